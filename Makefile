@@ -1,0 +1,53 @@
+# Two commands: `make book` builds and prints where to open it, `make test` proves it.
+# On Linux without a GPU, spare yourself the CUDA download:
+#   make book TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+TOOLS := book/tools
+CONSTRAINTS := $(wildcard $(TOOLS)/constraints-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Two notebooks run side by side, so each keeps to one core.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: book test test-unit test-notebooks test-book lint types lab clean
+
+book: .venv/.ready
+	python $(TOOLS)/vendor.py
+	python $(TOOLS)/execute.py
+	python $(TOOLS)/pages.py
+	@# --all, because an incremental build would pass over the warnings of pages it does not read again.
+	jupyter-book build . --all -W -n --keep-going -q
+	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
+
+test: book lint types test-unit test-notebooks test-book
+
+test-unit: .venv/.ready
+	pytest --doctest-modules lossbook tests --ignore tests/book -n 2 -q
+
+test-notebooks: .venv/.ready
+	pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -n 2 --dist loadfile -q chapters
+
+test-book: .venv/.ready
+	pytest tests/book -q
+
+lint: .venv/.ready
+	ruff check .
+	ruff format --check .
+
+types: .venv/.ready
+	mypy
+
+lab: .venv/.ready
+	jupyter lab chapters
+
+clean:
+	rm -rf _build book/claims.md .venv dist
+
+.venv/.ready: pyproject.toml $(TOOLS)/torch.txt $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv
+	@# torch first and pinned: left to the others it would arrive as the newest build, several GB of CUDA.
+	pip install -q -r $(TOOLS)/torch.txt $(TORCH_INDEX)
+	pip install -q $(addprefix -c ,$(CONSTRAINTS)) -e '.[test]'
+	touch $@

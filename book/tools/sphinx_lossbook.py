@@ -1,0 +1,128 @@
+"""What the book needs from Sphinx beyond Jupyter Book: offline pages, the repository's address, the atlas.
+
+* Browser files fetched by ``vendor.py`` are served by the book itself.
+* The public address of the repository is read from ``pyproject.toml``, where alone it stands.
+* ``{colab}`` draws the badge that opens the chapter on Colab.
+* ``{papers}`` lists the papers of the chapter with their recorded verdicts.
+* ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
+
+from lossbook.lab import papers
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef]
+
+ROOT = Path(__file__).resolve().parents[2]
+VENDOR = ROOT / "_build" / "vendor"
+
+
+def repository() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["urls"]["Repository"])
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    """The repository's address for the theme's buttons; local files for mathematics and widgets."""
+    config.html_theme_options = {
+        **config.html_theme_options,
+        "repository_url": repository(),
+        "repository_branch": "main",
+        "path_to_docs": "",
+        "use_repository_button": True,
+        "use_issues_button": True,
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
+    if VENDOR.exists():
+        config.mathjax_path = "vendor/mathjax/es5/tex-mml-chtml.js"
+        config.nb_ipywidgets_js = {"vendor/html-manager/dist/embed.js": {}}
+
+
+def serve_vendored_files(app: Sphinx) -> None:
+    # Copied past html_static_path, because Jupyter Book puts a script tag on every page for every .js in it.
+    if VENDOR.exists():
+        shutil.copytree(VENDOR, Path(app.outdir) / "_static" / "vendor", dirs_exist_ok=True)
+
+
+def leave_out_thebe(app: Sphinx) -> None:
+    # Jupyter Book always loads sphinx-thebe; it declares its constant twice, an error on every page's console.
+    for listeners in app.events.listeners.values():
+        listeners[:] = [
+            entry for entry in listeners if not entry.handler.__module__.startswith("sphinx_thebe")
+        ]
+
+
+class Colab(SphinxDirective):
+    """A badge that opens this chapter's notebook on Colab."""
+
+    def run(self) -> list[nodes.Node]:
+        address = repository().removeprefix("https://github.com/")
+        target = (
+            f"https://colab.research.google.com/github/{address}/blob/main/{self.env.docname}.ipynb"
+        )
+        badge = f'<a class="colab-badge" href="{target}">Open in Colab</a>'
+        return [nodes.raw("", badge, format="html")]
+
+
+class Papers(SphinxDirective):
+    """The papers of this chapter: what each claims, and what was seen here."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(ROOT / "data" / "papers.yml"))
+        _, part, chapter, *_ = self.env.docname.split("/")
+        rows = [p for p in papers.load().values() if (p.part, p.chapter) == (part, chapter)]
+        lines = ["| paper | claim | verdict |", "|---|---|---|"]
+        lines += [f"| {{cite:t}}`{p.key}` | {p.claim} | {p.verdict} |" for p in rows]
+        holder = nodes.container(classes=["lossbook-papers"])
+        self.state.nested_parse(StringList(lines, self.env.docname), 0, holder)
+        return [holder]
+
+
+class Chapters(SphinxDirective):
+    """The chapters of a part, or of the whole book: linked when written, named as planned when not."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        source = ROOT / "data" / "chapters.yml"
+        self.env.note_dependency(str(source))
+        holder = nodes.container(classes=["lossbook-chapters"])
+        for part in yaml.safe_load(source.read_text()):
+            if not self.arguments or self.arguments[0] == part["part"]:
+                self.state.nested_parse(StringList(self.table(part), self.env.docname), 0, holder)
+        return [holder]
+
+    def table(self, part: dict[str, Any]) -> list[str]:
+        lines = [] if self.arguments else [f"**{part['title']}.** {part['question']}", ""]
+        lines += ["| chapter | papers | |", "|---|---|---|"]
+        for chapter, title in part["chapters"].items():
+            document = f"chapters/{part['part']}/{chapter}"
+            documents = sorted(d for d in self.env.found_docs if f"{d}/".startswith(f"{document}/"))
+            name = f"{{doc}}`{title} </{documents[0]}>`" if documents else title
+            count = sum((p.part, p.chapter) == (part["part"], chapter) for p in papers.load().values())
+            lines.append(f"| {name} | {count} | {'' if documents else 'planned'} |")
+        return [*lines, ""]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", configure)
+    app.connect("builder-inited", leave_out_thebe)
+    app.connect("builder-inited", serve_vendored_files)
+    app.add_directive("colab", Colab)
+    app.add_directive("papers", Papers)
+    app.add_directive("chapters", Chapters)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

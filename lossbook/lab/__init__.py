@@ -1,0 +1,1 @@
+"""What a chapter needs beside the losses: data, training, figures, claims."""
