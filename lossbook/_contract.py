@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def require_shape(tensor: Tensor, shape: tuple[int, ...], name: str) -> None:
+    """Raises ValueError unless the tensor has exactly this shape."""
+    require(tensor.shape == shape, f"the shape of {name}", tuple(tensor.shape), f"{tuple(shape)}")
+
+
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raises ValueError unless the condition holds, naming the argument and what it should be."""
     if not condition:
@@ -30,7 +35,7 @@ def promote(tensor: Tensor) -> Tensor:
 
 
 def restore(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Back to the input's dtype: the value saturates where float16 would overflow, the gradient does not."""
+    """Back to the input's dtype: a value too large for float16 saturates, its gradient does not."""
     if tensor.dtype == dtype:
         return tensor
     limit = torch.finfo(dtype).max
@@ -51,7 +56,7 @@ def check_scores(tensor: Tensor, name: str = "logits") -> Tensor:
     """Checks for floating-point scores (N, C, ...), one for each class, and promotes them."""
     scores = check_float(tensor, name)
     require(scores.ndim >= 2, f"the shape of {name}", tuple(scores.shape), "(N, C, ...)")
-    require(scores.shape[1] >= 1, f"the shape of {name}", tuple(scores.shape), "(N, C, ...), C >= 1")
+    require(scores.shape[1] >= 1, f"the number of classes in {name}", 0, "at least 1")
     return scores
 
 
@@ -63,16 +68,16 @@ def check_reduction(reduction: str) -> None:
 def check_target(target: Tensor, shape: torch.Size, ignore_index: int) -> None:
     """Checks a target against per-class values of the given shape (N, C, ...).
 
-    Class indices are int64 of shape (N, ...); anything floating is one number for each class, (N, C, ...).
+    Class indices are int64, (N, ...); a floating-point target has a number per class, (N, C, ...).
     """
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {type(target).__name__}")
     if not (target.is_floating_point() or target.dtype == torch.int64):
         raise TypeError(
-            f"target must be int64 class indices or floating-point probabilities, got {target.dtype}"
+            f"target must be int64 indices or floating-point probabilities, got {target.dtype}"
         )
     expected = shape if target.is_floating_point() else shape[:1] + shape[2:]
-    require(target.shape == expected, "the shape of target", tuple(target.shape), f"{tuple(expected)}")
+    require_shape(target, expected, "target")
     if not target.is_floating_point() and is_concrete(target):
         labels = target[target != ignore_index]
         if bool(((labels < 0) | (labels >= shape[1])).any()):
@@ -97,17 +102,17 @@ def check_weight(weight: Tensor | None, scores: Tensor) -> Tensor | None:
         return None
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise TypeError(f"weight must be a floating-point tensor, got {weight!r}")
-    classes = scores.shape[1]
-    require(weight.shape == (classes,), "the shape of weight", tuple(weight.shape), f"({classes},)")
+    require_shape(weight, (scores.shape[1],), "weight")
     if is_concrete(weight):
         require(bool((weight >= 0).all()), "weight", weight, "non-negative")
-    return weight.to(scores.dtype).reshape(1, classes, *[1] * (scores.ndim - 2))
+    return weight.to(scores.dtype).reshape(1, -1, *[1] * (scores.ndim - 2))
 
 
 def reduce(losses: Tensor, weights: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:
     """Reduces losses that are already weighed; the mean is over the sum of the weights.
 
-    Where every element is ignored the mean is 0 with zero gradient. An empty batch gives nan, as in torch.
+    Where every element is ignored the mean is 0 with zero gradient; an empty batch gives nan, as
+    torch has it.
     """
     if reduction == "sum":
         losses = losses.sum()
@@ -133,7 +138,7 @@ def expectation(
 
     Args:
         losses: (N, C, ...), the loss of each element for each class that could be its label.
-        target: class indices (N, ...) or probabilities q (N, C, ...), which give sum_k q_k loss(z, k).
+        target: class indices (N, ...), or probabilities q (N, C, ...): sum_k q_k loss(z, k).
         weight: class weights (C,); an element weighs as much as its class, or sum_k q_k weight_k.
         ignore_index: class index of elements that count for nothing; soft targets have none.
         reduction: "none", "mean" (over the weights of valid elements) or "sum".

@@ -41,7 +41,9 @@ json.dumps(sorted(m.__file__ for n, m in list(sys.modules.items())
 
 
 def chapters() -> list[Path]:
-    return sorted(p for p in (ROOT / "chapters").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+    return sorted(
+        p for p in (ROOT / "chapters").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+    )
 
 
 def rows_of(notebook: Path) -> list[dict[str, Any]]:
@@ -55,10 +57,20 @@ def fingerprint(notebook: Path, modules: list[str]) -> str:
     cells = nbformat.read(notebook, nbformat.NO_CONVERT).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     sources = [
-        hashlib.sha256(Path(m).read_bytes()).hexdigest() if Path(m).exists() else "gone" for m in modules
+        hashlib.sha256(Path(m).read_bytes()).hexdigest() if Path(m).exists() else "gone"
+        for m in modules
     ]
-    versions = sorted(f"{d.name}=={d.version}" for d in metadata.distributions() if d.name != "lossbook")
-    everything = [code, modules, sources, rows_of(notebook), versions, os.environ.get("LOSSBOOK_SCALE")]
+    versions = sorted(
+        f"{d.name}=={d.version}" for d in metadata.distributions() if d.name != "lossbook"
+    )
+    everything = [
+        code,
+        modules,
+        sources,
+        rows_of(notebook),
+        versions,
+        os.environ.get("LOSSBOOK_SCALE"),
+    ]
     return hashlib.sha256(json.dumps(everything, default=str).encode()).hexdigest()
 
 
@@ -77,7 +89,9 @@ def run(notebook: Path) -> tuple[nbformat.NotebookNode, list[str], float]:
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError) as error:
-        number = max((i for i, c in enumerate(document.cells) if c.get("execution_count")), default=0)
+        number = max(
+            (i for i, c in enumerate(document.cells) if c.get("execution_count")), default=0
+        )
         first_line = document.cells[number].source.strip().splitlines()[0]
         reason = error.evalue if isinstance(error, CellExecutionError) else f"over {CELL_TIMEOUT} s"
         name = error.ename if isinstance(error, CellExecutionError) else "timeout"

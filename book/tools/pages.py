@@ -18,10 +18,10 @@ HEADER = """# Claims ledger
 Each chapter repeats the experiments of its papers at a scale that a laptop can run, and records what came of
 them. This page is written by the build from the last run. Contradicted claims stand first: they teach most.
 
-A claim is **reproduced** when every measured quantity supports it (for quantities with chance in them: the 95 %
-interval over seeds lies on the claim's side of zero), **contradicted** when one of them clearly says the
-opposite, and **not at this scale** when the interval holds zero. None of these verdicts is about the paper's own
-experiments, which are larger; they say what a reader can see here.
+A claim is **reproduced** when every measured quantity supports it (for quantities with chance in them: the
+95 % interval over seeds lies on the claim's side of zero), **contradicted** when one of them clearly says the
+opposite, and **not at this scale** when the interval holds zero. None of these verdicts is about the paper's
+own experiments, which are larger; they say what a reader can see here.
 """
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,6 @@ from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
 from lossbook.lab import papers
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
 
 ROOT = Path(__file__).resolve().parents[2]
 VENDOR = ROOT / "_build" / "vendor"
@@ -59,7 +55,7 @@ def serve_vendored_files(app: Sphinx) -> None:
 
 
 def leave_out_thebe(app: Sphinx) -> None:
-    # Jupyter Book always loads sphinx-thebe; it declares its constant twice, an error on every page's console.
+    # Jupyter Book always loads sphinx-thebe, whose constant, declared twice, is an error on every page.
     for listeners in app.events.listeners.values():
         listeners[:] = [
             entry for entry in listeners if not entry.handler.__module__.startswith("sphinx_thebe")
@@ -113,7 +109,9 @@ class Chapters(SphinxDirective):
             document = f"chapters/{part['part']}/{chapter}"
             documents = sorted(d for d in self.env.found_docs if f"{d}/".startswith(f"{document}/"))
             name = f"{{doc}}`{title} </{documents[0]}>`" if documents else title
-            count = sum((p.part, p.chapter) == (part["part"], chapter) for p in papers.load().values())
+            count = sum(
+                (p.part, p.chapter) == (part["part"], chapter) for p in papers.load().values()
+            )
             lines.append(f"| {name} | {count} | {'' if documents else 'planned'} |")
         return [*lines, ""]
 

@@ -1,7 +1,7 @@
 """Fetch the browser files that the book serves itself, by name and version from the npm registry.
 
-Mathematics and widgets then work without a network. Without npm the book still builds: it says so in one line,
-and its pages load these files from a public server instead.
+Mathematics and widgets then work without a network. Without npm the book still builds: it says so in one
+line, and its pages load these files from a public server instead.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def main() -> None:
         for package, wanted in PACKAGES.items():
             fetch(package, wanted)
     except (OSError, subprocess.CalledProcessError):
-        print("npm could not fetch MathJax and the widget manager: pages will load them from the network")
+        print(
+            "npm could not fetch MathJax and the widget manager: pages will load them from the network"
+        )
         shutil.rmtree(VENDOR, ignore_errors=True)
     else:
         stamp.write_text(repr(PACKAGES))

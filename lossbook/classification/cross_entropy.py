@@ -1,7 +1,8 @@
 r"""Cross-entropy and its relatives: losses on logits, on distances and on holographic vectors.
 
-Throughout, :math:`z \in \mathbb{R}^C` are the logits of one example, :math:`p = \mathrm{softmax}(z)`
-and :math:`y` its label. Two quantities carry most of the chapter: :math:`-\log p_y`, and
+Throughout, :math:`z \in \mathbb{R}^C` are the logits of one example,
+:math:`p = \mathrm{softmax}(z)` and :math:`y` its label. Two quantities carry most of the chapter:
+:math:`-\log p_y`, and
 
 .. math:: u_y = \sum_{k \ne y} e^{z_k - z_y} = \frac{1 - p_y}{p_y},
 
@@ -26,6 +27,7 @@ from lossbook._contract import (
     is_concrete,
     reduce,
     require,
+    require_shape,
     restore,
 )
 
@@ -82,9 +84,10 @@ def cross_entropy(
 
     .. math:: L = -\log p_y, \qquad p_k = \frac{e^{z_k}}{\sum_j e^{z_j}}
 
-    Equals ``torch.nn.functional.cross_entropy``, label smoothing and class weights included, but for
-    two cases: a batch in which every element is ignored gives 0 where torch gives nan, and the mean
-    over weighted soft targets divides by the weights (a one-hot soft target is worth its index).
+    Equals ``torch.nn.functional.cross_entropy``, label smoothing and class weights included, but
+    for two cases: a batch in which every element is ignored gives 0 where torch gives nan, and the
+    mean over weighted soft targets divides by the weights (a one-hot soft target is worth its
+    index).
 
     Args:
         logits: (N, C) or (N, C, d1, ...).
@@ -95,7 +98,7 @@ def cross_entropy(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes, labels or a label_smoothing out of range.
@@ -103,7 +106,8 @@ def cross_entropy(
 
     Source: ``good1952rational``.
 
-    Pitfall: give it logits. Probabilities are accepted as readily as any other numbers and train badly.
+    Pitfall: give it logits. Probabilities are accepted as readily as any other numbers and train
+    badly.
 
     Example:
         >>> float(cross_entropy(torch.zeros(1, 4), torch.tensor([2])))  # log 4
@@ -144,7 +148,7 @@ def log_complement(logits: Tensor) -> Tensor:
 
     Example:
         >>> log_complement(torch.tensor([[200.0, 0.0]]))
-        tensor([[-200.,    0.]])
+        tensor([[-200.,   -0.]])
     """
     z = check_scores(logits)
     if z.shape[1] == 1:  # nothing is left to sum over
@@ -157,7 +161,7 @@ def log_complement(logits: Tensor) -> Tensor:
 
 
 def _log_odds_against(z: Tensor) -> Tensor:
-    """log((1 - p) / p) for every class: the log of the sum of exp(z_j - z_k) over the other classes."""
+    """log((1 - p) / p) for every class: the log of the sum of exp(z_j - z_k) over the others."""
     return log_complement(z) - z.log_softmax(1)
 
 
@@ -183,14 +187,14 @@ def comp_sum_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Comp-sum losses: one parameter leads from the sum-exponential loss over cross-entropy to 1 - p.
+    r"""Comp-sum losses: one parameter from the sum-exponential loss over cross-entropy to 1 - p.
 
     .. math:: L = \Phi_\tau(u_y), \qquad
         \Phi_\tau(u) = \frac{(1 + u)^{1 - \tau} - 1}{1 - \tau}, \quad \Phi_1(u) = \log(1 + u)
 
-    With :math:`1 + u_y = 1/p_y` this is :math:`(p_y^{\tau - 1} - 1)/(1 - \tau)`: the sum-exponential
-    loss at 0, cross-entropy at 1, generalized cross-entropy with :math:`q = \tau - 1` between 1 and 2,
-    the mean absolute error :math:`1 - p_y` at 2.
+    With :math:`1 + u_y = 1/p_y` this is :math:`(p_y^{\tau - 1} - 1)/(1 - \tau)`: the
+    sum-exponential loss at 0, cross-entropy at 1, generalized cross-entropy with
+    :math:`q = \tau - 1` between 1 and 2, the mean absolute error :math:`1 - p_y` at 2.
 
     Args:
         logits: (N, C) or (N, C, d1, ...).
@@ -201,7 +205,7 @@ def comp_sum_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range, or a negative tau.
@@ -209,10 +213,10 @@ def comp_sum_loss(
 
     Source: ``mao2023crossentropy``.
 
-    Pitfall: at both ends gradients misbehave. For tau < 1 they grow like :math:`p_y^{\tau - 1}`; once
-    that exceeds the dtype's largest number to the power 0.8 (7e30 in float32, 7e3 in float16) the loss
-    goes on along its tangent. For tau > 1 they vanish like :math:`p_y^{\tau - 1}`: a badly wrong example
-    no longer teaches anything.
+    Pitfall: at both ends gradients misbehave. For tau < 1 they grow like :math:`p_y^{\tau - 1}`;
+    once that exceeds the dtype's largest number to the power 0.8 (7e30 in float32, 7e3 in float16)
+    the loss goes on along its tangent. For tau > 1 they vanish like :math:`p_y^{\tau - 1}`: a badly
+    wrong example no longer teaches anything.
 
     Example:
         >>> logits, target = torch.zeros(1, 4, dtype=torch.float64), torch.tensor([2])
@@ -232,7 +236,7 @@ def comp_sum_loss(
 
 
 def comp_sum_transform(beta: Tensor, *, tau: float, classes: int = 2) -> Tensor:
-    r"""The transformation that bounds 0-1 regret by comp-sum regret: T(0-1 regret) <= surrogate regret.
+    r"""Bounds 0-1 regret by the regret of a comp-sum loss: T(0-1 regret) <= surrogate regret.
 
     With :math:`a = 1/(2 - \tau)` and :math:`m = \tfrac12 [(1 + \beta)^a + (1 - \beta)^a]`,
 
@@ -243,7 +247,9 @@ def comp_sum_transform(beta: Tensor, *, tau: float, classes: int = 2) -> Tensor:
         \frac{1}{(\tau - 1) n^{\tau - 1}} \beta & \tau \ge 2
         \end{cases}
 
-    It is convex and increasing from T(0) = 0.
+    It is convex and increasing from T(0) = 0, and attained for :math:`\tau \le 1` or n = 2 by a
+    conditional :math:`(\frac{1 + \beta}2, \frac{1 - \beta}2)` on two classes; otherwise it is a
+    lower bound that can be loose.
 
     Args:
         beta: any shape, 0-1 regret in [0, 1].
@@ -259,7 +265,8 @@ def comp_sum_transform(beta: Tensor, *, tau: float, classes: int = 2) -> Tensor:
 
     Source: ``mao2023crossentropy``.
 
-    Pitfall: the number of classes enters for tau > 1 only, and there the guarantee weakens as n grows.
+    Pitfall: the number of classes enters for tau > 1 only, and there the guarantee weakens as n
+    grows.
     """
     b = check_float(beta, "beta")
     require(tau >= 0, "tau", tau, "at least 0")
@@ -279,7 +286,7 @@ def comp_sum_transform(beta: Tensor, *, tau: float, classes: int = 2) -> Tensor:
 
 
 def comp_sum_bound(excess: Tensor, *, tau: float, classes: int = 2) -> Tensor:
-    r"""The largest 0-1 regret that a given comp-sum regret allows: the inverse of the transformation.
+    r"""The largest 0-1 regret that a comp-sum regret allows: inverts :func:`comp_sum_transform`.
 
     .. math:: \Gamma_\tau(t) = \max \{\beta \in [0, 1] : T_\tau(\beta) \le t\}
 
@@ -300,7 +307,8 @@ def comp_sum_bound(excess: Tensor, *, tau: float, classes: int = 2) -> Tensor:
 
     Source: ``mao2023crossentropy``.
 
-    Pitfall: near zero :math:`\Gamma_1(t)` is about :math:`\sqrt{2t}`: a small surrogate regret is weak news.
+    Pitfall: near zero :math:`\Gamma_1(t)` is about :math:`\sqrt{2t}`: a small surrogate regret is
+    weak news.
     """
     t = check_float(excess, "excess").detach()
     if is_concrete(t):
@@ -333,15 +341,14 @@ def minimizability_gap(losses: Tensor, conditional: Tensor, marginal: Tensor) ->
 
     Source: ``mao2023crossentropy``.
 
-    Pitfall: a grid of hypotheses gives the gap of the grid, which over- or underestimates that of the set.
+    Pitfall: a grid of hypotheses gives the gap of the grid, which over- or underestimates that of
+    the set.
     """
     values = check_float(losses, "losses")
     require(values.ndim == 3, "the shape of losses", tuple(values.shape), "(H, X, C)")
     points = values.shape[1:]
-    require(
-        conditional.shape == points, "the shape of conditional", tuple(conditional.shape), f"{points}"
-    )
-    require(marginal.shape == points[:1], "the shape of marginal", tuple(marginal.shape), f"{points[:1]}")
+    require_shape(conditional, points, "conditional")
+    require_shape(marginal, points[:1], "marginal")
     risk = (values * check_float(conditional, "conditional")).sum(2)  # (H, X)
     weights = check_float(marginal, "marginal")
     return restore((risk @ weights).amin() - risk.amin(0) @ weights, losses.dtype)
@@ -354,7 +361,7 @@ def _safe_sqrt(x: Tensor) -> Tensor:
 
 
 def _margin_shift(z: Tensor, shifted: Tensor) -> Tensor:
-    """||D(x', k) - D(x, k)||^2 for every class k, D being the margins of class k over the others."""
+    """||D(x', k) - D(x, k)||^2 for every class k; D are the margins of class k over the others."""
     shift = shifted - z
     centered = shift - shift.mean(1, keepdim=True)
     return z.shape[1] * centered.square() + centered.square().sum(1, keepdim=True)
@@ -392,10 +399,11 @@ def smooth_adversarial_comp_sum_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
-        ValueError: on shapes or labels out of range, a negative tau or nu, or a rho that is not positive.
+        ValueError: on shapes or labels out of range, a negative tau or nu, or a rho that is not
+            positive.
         TypeError: on logits or a target of the wrong dtype.
 
     Source: ``mao2023crossentropy``.
@@ -407,12 +415,7 @@ def smooth_adversarial_comp_sum_loss(
     require(tau >= 0, "tau", tau, "at least 0")
     require(rho > 0, "rho", rho, "positive")
     require(nu >= 0, "nu", nu, "at least 0")
-    require(
-        shifted.shape == z.shape,
-        "the shape of adversarial_logits",
-        tuple(shifted.shape),
-        f"{tuple(z.shape)}",
-    )
+    require_shape(shifted, z.shape, "adversarial_logits")
     return expectation(
         _comp_sum(z / rho, tau, logits.dtype) + nu * _safe_sqrt(_margin_shift(z, shifted)),
         target,
@@ -432,7 +435,7 @@ def margin_shift_attack(
     steps: int = 10,
     step_size: float | None = None,
 ) -> Tensor:
-    r"""Projected gradient ascent on the shift of the margins, in an l-infinity ball around the inputs.
+    r"""Projected gradient ascent on the shift of the margins, in an l-infinity ball.
 
     .. math:: \max_{\|x' - x\|_\infty \le r} \| \Delta(x', y) - \Delta(x, y) \|_2
 
@@ -448,12 +451,13 @@ def margin_shift_attack(
         The perturbed inputs, detached; a random start makes them random.
 
     Raises:
-        ValueError: if radius, steps or step_size is not positive, or the target does not fit the logits.
+        ValueError: if radius, steps or step_size is not positive, or the target does not fit.
+        TypeError: if the target is not int64.
 
     Source: ``mao2023crossentropy``.
 
-    Pitfall: it knows no bounds on the inputs (pixels may leave [0, 1]) and leaves the model's mode alone:
-    call ``model.eval()`` first unless batch statistics should answer the attack.
+    Pitfall: it knows no bounds on the inputs (pixels may leave [0, 1]) and leaves the model's mode
+    alone: call ``model.eval()`` first unless batch statistics should answer the attack.
     """
     step_size = 2.5 * radius / max(steps, 1) if step_size is None else step_size
     require(radius > 0, "radius", radius, "positive")
@@ -462,6 +466,8 @@ def margin_shift_attack(
     with torch.no_grad():
         clean = check_scores(model(inputs), "model(inputs)")
     check_target(target, clean.shape, ignore_index=-100)
+    if target.is_floating_point():
+        raise TypeError("target must be class indices, got probabilities")
     # At x' = x the gradient is zero: start at random.
     shift = torch.empty_like(inputs).uniform_(-radius, radius)
     for _ in range(steps):
@@ -499,14 +505,15 @@ def ldr_kl_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Label-distributionally robust loss: the worst margin violation over labels, softened by a KL term.
+    r"""Label-distributionally robust loss: the worst margin violation, softened by a KL term.
 
     .. math:: L = \lambda \log \frac1C \sum_k e^{(z_k - z_y + c [k \ne y]) / \lambda}
         = \max_{q \in \Delta} \sum_k q_k (z_k - z_y + c [k \ne y])
           - \lambda \, \mathrm{KL}(q \,\|\, \tfrac1C)
 
-    At :math:`\lambda = 1, c = 0` it is cross-entropy minus log C; for :math:`\lambda \to 0` the hinge
-    loss of Crammer and Singer, for :math:`\lambda \to \infty` the mean margin, which is symmetric.
+    At :math:`\lambda = 1, c = 0` it is cross-entropy minus log C; for :math:`\lambda \to 0` the
+    hinge loss of Crammer and Singer, for :math:`\lambda \to \infty` the mean margin, which is
+    symmetric.
 
     Args:
         logits: (N, C) or (N, C, d1, ...).
@@ -519,10 +526,11 @@ def ldr_kl_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced. It can be negative.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced. It can be negative.
 
     Raises:
-        ValueError: on shapes or labels out of range, a temperature that is not positive, a negative margin.
+        ValueError: on shapes or labels out of range, a temperature that is not positive, a negative
+            margin.
         TypeError: on logits or a target of the wrong dtype.
 
     Source: ``zhu2021label``.
@@ -551,11 +559,12 @@ class AldrKlLoss(nn.Module):
 
     .. math:: L_i = \lambda_i \log \frac1C \sum_k e^{(F_{ik} - F_{iy} + c [k \ne y]) / \lambda_i}
         - \frac{\alpha \log C}{2 \lambda_0} (\lambda_i - \lambda_0)^2, \qquad
-        \lambda_i = \lambda_0 \Bigl( 1 - \frac{\mathrm{KL}(q_i \,\|\, \frac1C)}{\alpha \log C} \Bigr)
+        \lambda_i = \lambda_0 \Bigl( 1 - \frac{\mathrm{KL}(q_i \,\|\, \frac1C)}{\alpha \log C}
+        \Bigr)
 
-    with :math:`F_i = z_i / \mathrm{mean}_k |z_{ik}|` and :math:`q_i` the softmax of :math:`F_i` at the
-    example's previous temperature. An example that is predicted confidently gets a low temperature,
-    an unsure (often mislabeled) one stays near :math:`\lambda_0`.
+    with :math:`F_i = z_i / \mathrm{mean}_k |z_{ik}|` and :math:`q_i` the softmax of :math:`F_i` at
+    the example's previous temperature. An example that is predicted confidently gets a low
+    temperature, an unsure (often mislabeled) one stays near :math:`\lambda_0`.
 
     Each forward pass in training mode renews ``temperatures[index]``; in evaluation mode nothing is
     stored. The temperature is a constant to the gradient, as in the authors' code, so ``gradcheck``
@@ -565,8 +574,8 @@ class AldrKlLoss(nn.Module):
         examples: number of training examples, at least 1.
         classes: number C of classes, at least 2.
         temperature: :math:`\lambda_0`, positive.
-        alpha: above 1; temperatures stay in :math:`[\lambda_0 (1 - 1/\alpha), \lambda_0]`. The authors'
-            class defaults to 1, which lets them reach zero; 2 is our choice.
+        alpha: above 1; temperatures stay in :math:`[\lambda_0 (1 - 1/\alpha), \lambda_0]`. The
+            authors' class defaults to 1, which lets them reach zero; 2 is our choice.
         margin: c, at least 0, in units of the normalized logits.
         weight: (C,), weights of the classes.
         reduction: "none", "mean" (over the weights) or "sum".
@@ -576,10 +585,12 @@ class AldrKlLoss(nn.Module):
 
     Source: ``zhu2021label``.
 
-    Pitfall: ``index`` is the position in the training set, not in the batch; shuffle the two together.
+    Pitfall: ``index`` is the position in the training set, not in the batch; shuffle the two
+    together.
     """
 
     temperatures: Tensor
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -605,11 +616,10 @@ class AldrKlLoss(nn.Module):
         self.register_buffer("temperatures", torch.full((examples,), float(temperature)))
 
     def forward(self, logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
-        """The loss of a batch: logits (N, C), target as in :func:`ldr_kl_loss`, index (N,) int64."""
+        """The loss of logits (N, C), target as in :func:`ldr_kl_loss`, index (N,) of int64."""
         z = check_scores(logits)
         examples = self.temperatures.shape[0]
-        shape = (index.shape[0], self.classes)
-        require(z.shape == shape, "the shape of logits", tuple(z.shape), f"{shape}")
+        require_shape(z, (index.shape[0], self.classes), "logits")
         if is_concrete(index):
             known = bool(((index >= 0) & (index < examples)).all())
             require(known, "index", index, f"in 0 to {examples - 1}")
@@ -647,7 +657,8 @@ def inverse_box_cox(z: Tensor, power: float | Tensor) -> Tensor:
         power: :math:`\lambda`, a number or a scalar tensor.
 
     Returns:
-        Non-negative values in the shape of z, infinite where the base vanishes and power is negative.
+        Non-negative values in the shape of z, infinite where the base vanishes and power is
+        negative.
 
     Source: ``dai2024ensloss``.
 
@@ -660,12 +671,13 @@ def inverse_box_cox(z: Tensor, power: float | Tensor) -> Tensor:
 
 
 def ens_derivatives(margins: Tensor, draws: Tensor) -> Tensor:
-    r"""Arranges random numbers into the derivatives of one convex, calibrated loss at given margins.
+    r"""Arranges random numbers into the derivatives of a convex, calibrated loss at given margins.
 
     .. math:: g_i = \frac{-\min(1, e_{(i)})}{\max(1, s_i)} - 10^{-6}
 
-    with the margins :math:`s_i` in ascending, the draws :math:`e_{(i)}` in descending order: the worst
-    margin gets the steepest derivative, so that the implied loss is convex where margins are below 1.
+    with the margins :math:`s_i` in ascending, the draws :math:`e_{(i)}` in descending order: the
+    worst margin gets the steepest derivative, so that the implied loss is convex where margins are
+    below 1.
 
     Args:
         margins: (N,), y f(x) with y = +-1.
@@ -690,9 +702,9 @@ def ens_loss(
 
     .. math:: L = \frac1N \sum_i \mathrm{stop}(g_i) \, s_i, \qquad s_i = (2 t_i - 1) f(x_i)
 
-    where g are the draws arranged by :func:`ens_derivatives`. Only the gradient means anything: it is
-    :math:`g_i (2 t_i - 1) / N`. The value is no measure of fit, and since g is held constant second
-    derivatives are zero: ``gradgradcheck``, Hessians and line searches do not apply.
+    where g are the draws arranged by :func:`ens_derivatives`. Only the gradient means anything: it
+    is :math:`g_i (2 t_i - 1) / N`. The value is no measure of fit, and since g is held constant
+    second derivatives are zero: ``gradgradcheck``, Hessians and line searches do not apply.
 
     Args:
         scores: (N,), real-valued scores of binary classification.
@@ -701,7 +713,7 @@ def ens_loss(
         reduction: "none", "mean" or "sum".
 
     Returns:
-        The loss in the dtype of the scores: a scalar, or (N,) unreduced.
+        The loss, a scalar in the dtype of the scores, or (N,) unreduced.
 
     Raises:
         ValueError: on shapes, targets other than 0 and 1, or negative draws.
@@ -714,8 +726,8 @@ def ens_loss(
     f = check_float(scores, "scores")
     check_reduction(reduction)
     require(f.ndim == 1, "the shape of scores", tuple(f.shape), "(N,)")
-    for name, tensor in (("target", target), ("derivatives", derivatives)):
-        require(tensor.shape == f.shape, f"the shape of {name}", tuple(tensor.shape), f"{tuple(f.shape)}")
+    require_shape(target, f.shape, "target")
+    require_shape(derivatives, f.shape, "derivatives")
     if is_concrete(target):
         require(bool(((target == 0) | (target == 1)).all()), "target", target, "0 or 1")
     if is_concrete(derivatives):
@@ -728,8 +740,8 @@ def ens_loss(
 class EnsLoss(nn.Module):
     """Ensemble loss that draws its derivatives itself: :func:`ens_loss` on inverse Box-Cox normals.
 
-    The power of the transformation starts at 0 and is drawn anew, uniformly from (-1, 1), after every
-    ``period`` calls. Only the gradient of the result is meaningful; see :func:`ens_loss`.
+    The power of the transformation starts at 0 and is drawn anew, uniformly from (-1, 1), after
+    every ``period`` calls. Only the gradient of the result is meaningful; see :func:`ens_loss`.
 
     Args:
         period: calls between two draws of the power, at least 1.
@@ -740,7 +752,8 @@ class EnsLoss(nn.Module):
 
     Source: ``dai2024ensloss``.
 
-    Pitfall: two calls on the same batch differ. For a fixed loss call :func:`ens_loss` with fixed draws.
+    Pitfall: two calls on the same batch differ. For a fixed loss call :func:`ens_loss` with fixed
+    draws.
     """
 
     def __init__(self, *, period: int = 10, generator: torch.Generator | None = None) -> None:
@@ -785,7 +798,7 @@ def poly_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range.
@@ -833,8 +846,8 @@ def poly_focal_loss(
 
     Args:
         logits: (N, C) or (N, C, d1, ...).
-        target: class indices (N, ...), int64, or a multi-label target (N, C, ...) in [0, 1]. A fraction
-            t means the expectation t * loss(applies) + (1 - t) * loss(does not apply).
+        target: class indices (N, ...), int64, or a multi-label target (N, C, ...) in [0, 1]. A
+            fraction t means the expectation t * loss(applies) + (1 - t) * loss(does not apply).
         epsilon: added coefficient of the leading term; any sign. 0 is focal loss.
         gamma: at least 0; 0 (with epsilon 0) is binary cross-entropy.
         alpha: in [0, 1], weight of the first term where the class applies, 1 - alpha where not.
@@ -843,7 +856,8 @@ def poly_focal_loss(
         reduction: "none", "mean" (over the weights of valid entries) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or one value per entry, (N, C, ...), unreduced.
+        The loss, a scalar in the dtype of the logits, or one value per entry, (N, C, ...),
+        unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range, a negative gamma, an alpha outside [0, 1].
@@ -899,31 +913,33 @@ def encouraging_loss(
         \log(1 - p) & p \le e \\
         \log(1 - e) - \frac{p - e}{1 - e} & p > e \end{cases}
 
-    With :math:`e = 1`, the normal bonus, this is :math:`\log u_y = \log \sum_{k \ne y} e^{z_k} - z_y`:
-    linear in the margin, never saturating. We compute it as such; the authors clamp :math:`1 - p` at
-    1e-5, which ends the bonus (and its gradient) beyond :math:`p = 0.99999`.
+    With :math:`e = 1`, the normal bonus, this is
+    :math:`\log u_y = \log \sum_{k \ne y} e^{z_k} - z_y`: linear in the margin, never saturating. We
+    compute it as such; the authors clamp :math:`1 - p` at 1e-5, which ends the bonus (and its
+    gradient) beyond :math:`p = 0.99999`.
 
     Args:
         logits: (N, C) or (N, C, d1, ...).
         target: class indices (N, ...), int64, or probabilities (N, C, ...).
-        end_point: e, in (0, 1]: probability at which the bonus goes over into its tangent. The authors
-            take 0.75, and 0.5 where training is unstable.
+        end_point: e, in (0, 1]: probability at which the bonus goes over into its tangent. The
+            authors take 0.75, and 0.5 where training is unstable.
         weight: (C,), weights of the classes.
         ignore_index: class index of elements that count for nothing.
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced. It is negative for p > 1/2.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced. It is negative for p >
+        1/2.
 
     Raises:
-        ValueError: on shapes or labels out of range, an end_point outside (0, 1], a single class with
-            end_point 1.
+        ValueError: on shapes or labels out of range, an end_point outside (0, 1], a single class
+            with end_point 1.
         TypeError: on logits or a target of the wrong dtype.
 
     Source: ``zhao2021wellclassified``.
 
-    Pitfall: with end_point 1 the loss has no lower bound: separable data drive the logits to infinity
-    at a constant rate. Watch the margin, not the loss.
+    Pitfall: with end_point 1 the loss has no lower bound: separable data drive the logits to
+    infinity at a constant rate. Watch the margin, not the loss.
     """
     z = check_scores(logits)
     require(0 < end_point <= 1, "end_point", end_point, "in (0, 1]")
@@ -961,8 +977,9 @@ def halted_focal_loss(
         -(1 - p_y)^\gamma \log p_y & p_y \le h \\
         -\log p_y + \bigl(1 - (1 - h)^\gamma\bigr) \log h & p_y > h \end{cases}
 
-    The authors apply it to the sigmoid outputs of a detector, halting at h = 1/2; here p is the softmax
-    probability of the label, which for two classes is the sigmoid of the difference of the logits.
+    The authors apply it to the sigmoid outputs of a detector, halting at h = 1/2; here p is the
+    softmax probability of the label, which for two classes is the sigmoid of the difference of the
+    logits.
 
     Args:
         logits: (N, C) or (N, C, d1, ...).
@@ -974,7 +991,8 @@ def halted_focal_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced. It is negative for p near 1.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced. It is negative for p
+        near 1.
 
     Raises:
         ValueError: on shapes or labels out of range, a negative gamma, a halt outside (0, 1].
@@ -1032,7 +1050,7 @@ def squentropy_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range.
@@ -1040,8 +1058,9 @@ def squentropy_loss(
 
     Source: ``hui2023cut``.
 
-    Pitfall: adding a constant to all logits changes it, unlike cross-entropy: the wrong ones are pulled
-    to zero. In float16 the squares of logits beyond 256 saturate the value (the gradient stays right).
+    Pitfall: adding a constant to all logits changes it, unlike cross-entropy: the wrong ones are
+    pulled to zero. In float16 the squares of logits beyond 256 saturate the value (the gradient
+    stays right).
     """
     z = check_scores(logits)
     squares = _sum_of_others(z.square()) / max(z.shape[1] - 1, 1)
@@ -1079,7 +1098,7 @@ def rescaled_square_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range, a scale or magnitude that is not positive.
@@ -1132,14 +1151,14 @@ def z_loss(
         logits: (N, C) or (N, C, d1, ...).
         target: class indices (N, ...), int64, or probabilities (N, C, ...).
         sharpness: a, positive. The paper tunes it; the default is ours.
-        offset: b, any sign, in standard deviations. Since :math:`|\zeta_y| \le \sqrt{C - 1}`, choose it
-            against that bound. The paper tunes it; the default is ours.
+        offset: b, any sign, in standard deviations. Since :math:`|\zeta_y| \le \sqrt{C - 1}`,
+            choose it against that bound. The paper tunes it; the default is ours.
         weight: (C,), weights of the classes.
         ignore_index: class index of elements that count for nothing.
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range, a sharpness that is not positive.
@@ -1148,8 +1167,9 @@ def z_loss(
     Source: ``debrebisson2016zloss``.
 
     Pitfall: it cannot train two classes, where :math:`\zeta_y = \pm 1` whatever the logits, and the
-    gradient vanishes for any C where the label's output is the only one that differs. Where all outputs
-    are equal it is undefined; standard deviations below 1e-6 count as 1e-6, so start from random weights.
+    gradient vanishes for any C where the label's output is the only one that differs. Where all
+    outputs are equal it is undefined; standard deviations below 1e-6 count as 1e-6, so start from
+    random weights.
     """
     z = check_scores(logits)
     centered = z - z.mean(1, keepdim=True)
@@ -1194,7 +1214,8 @@ def z_loss_from_statistics(
 
     Source: ``debrebisson2016zloss``.
 
-    Pitfall: the variance is a difference; outputs far from zero lose digits that :func:`z_loss` keeps.
+    Pitfall: the variance is a difference; outputs far from zero lose digits that :func:`z_loss`
+    keeps.
     """
     mean = total / classes
     deviation = (squares / classes - mean.square()).clamp(min=1e-12).sqrt()
@@ -1252,7 +1273,7 @@ def spherical_softmax_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the logits: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the logits, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range, an epsilon that is not positive.
@@ -1260,7 +1281,8 @@ def spherical_softmax_loss(
 
     Source: ``debrebisson2016zloss``.
 
-    Pitfall: an output of exactly zero has gradient zero and never leaves; do not start from zero weights.
+    Pitfall: an output of exactly zero has gradient zero and never leaves; do not start from zero
+    weights.
     """
     z = check_scores(logits)
     return expectation(
@@ -1305,18 +1327,18 @@ class SphericalLayer(nn.Module):
     r"""A linear output layer trained by exact SGD at a cost that does not depend on its width.
 
     A spherical loss sees the outputs :math:`o = W h` (D of them) only through :math:`\sum_k o_k`,
-    :math:`\sum_k o_k^2` and :math:`o_y`. With :math:`Q = W^\top W` and the sum of the rows of W these
-    cost O(d^2), and the gradient step
+    :math:`\sum_k o_k^2` and :math:`o_y`. With :math:`Q = W^\top W` and the sum of the rows of W
+    these cost O(d^2), and the gradient step
 
     .. math:: W \leftarrow W - \eta \, (\alpha \mathbf{1} + 2 \beta W h + \gamma e_y) h^\top
 
-    is kept in factors, :math:`W = V U + \mathbf{1} \omega^\top`: a rank-one change of U (d x d) and of
-    :math:`\omega`, one row of V. The inverse of U follows by the Woodbury identity. Once U is so
-    ill-conditioned that digits are at stake it is multiplied into V, Q is recomputed, and U starts again
-    as the identity (O(D d^2), rare at sensible learning rates).
+    is kept in factors, :math:`W = V U + \mathbf{1} \omega^\top`: a rank-one change of U (d x d) and
+    of :math:`\omega`, one row of V. The inverse of U follows by the Woodbury identity. Once U is so
+    ill-conditioned that digits are at stake it is multiplied into V, Q is recomputed, and U starts
+    again as the identity (O(D d^2), rare at sensible learning rates).
 
-    A batch of N examples takes one joint step on the mean loss, O(N d^2 + N^2 d). Steps decide on the
-    host whether to refresh, so they do not compile and wait for an accelerator.
+    A batch of N examples takes one joint step on the mean loss, O(N d^2 + N^2 d). Steps decide on
+    the host whether to refresh, so they do not compile and wait for an accelerator.
 
     Args:
         weight: (D, d), the initial W; it is copied.
@@ -1325,10 +1347,11 @@ class SphericalLayer(nn.Module):
         ValueError: if weight is not a matrix.
         TypeError: if weight is not floating-point.
 
-    Source: ``vincent2015efficient``. The row of sums :math:`\omega`, which the Z-loss needs, and the
-    condition for a refresh are ours.
+    Source: ``vincent2015efficient``. Written from the algebra, not from the paper's pseudo-code;
+    the joint step of a batch and the condition for starting again are our choices.
 
-    Pitfall: this is plain SGD. Momentum or Adam would need all of W; weight decay does not.
+    Pitfall: this is plain SGD: momentum or Adam would need all of W. Q and the sum of the rows
+    gather rounding errors; in float32 call :meth:`refresh` every few thousand steps.
 
     Example:
         >>> layer = SphericalLayer(torch.randn(1000, 8))
@@ -1360,7 +1383,7 @@ class SphericalLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """W = V U + 1 omega^T, (D, d): O(D d^2), for inspection and prediction."""
+        """The matrix W = V U + 1 omega^T, (D, d), formed anew at every call in O(D d^2)."""
         return self.rows @ self.mixing + self.offset
 
     def _chosen_rows(self, target: Tensor) -> Tensor:
@@ -1368,12 +1391,11 @@ class SphericalLayer(nn.Module):
 
     def statistics(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sum, sum of squares and target entry of the outputs, each (N,), for hidden (N, d)."""
-        shape, width = self.rows.shape
-        expected = (*target.shape, width)
-        require(hidden.shape == expected, "the shape of hidden", tuple(hidden.shape), f"{expected}")
+        classes, width = self.rows.shape
+        require_shape(hidden, (*target.shape, width), "hidden")
         if is_concrete(target):
-            known = bool(((target >= 0) & (target < shape)).all())
-            require(known, "target", target, f"in 0 to {shape - 1}")
+            known = bool(((target >= 0) & (target < classes)).all())
+            require(known, "target", target, f"in 0 to {classes - 1}")
         squares = ((hidden @ self.gram) * hidden).sum(1).clamp(min=0)
         return hidden @ self.row_sum, squares, (self._chosen_rows(target) * hidden).sum(1)
 
@@ -1441,13 +1463,21 @@ class SphericalLayer(nn.Module):
             restarted = self._mix(shrink, h)
             self.rows.index_add_(0, target, -rate * gamma[:, None] * (h @ self.inverse))
             if restarted:
-                dense = self.weight
-                self.gram.copy_(dense.T @ dense)
-                self.row_sum.copy_(dense.sum(0))
+                self.refresh()
         return mean.detach(), gradient
 
+    def refresh(self) -> None:
+        """Multiplies the factors out and recomputes what was updated step by step, in O(D d^2)."""
+        dense = self.weight
+        self.rows.copy_(dense)
+        self.mixing.copy_(torch.eye(dense.shape[1]))
+        self.inverse.copy_(self.mixing)
+        self.offset.zero_()
+        self.gram.copy_(dense.T @ dense)
+        self.row_sum.copy_(dense.sum(0))
+
     def _mix(self, left: Tensor, right: Tensor) -> bool:
-        """U <- U (1 - left^T right) and its inverse; True if U had to start again as the identity."""
+        """U <- U (1 - left^T right), and its inverse; True if U started again as the identity."""
         self.mixing -= (self.mixing @ left.T) @ right
         core = torch.eye(len(left), dtype=left.dtype, device=left.device) - right @ left.T
         solution, failed = torch.linalg.solve_ex(core, right @ self.inverse)
@@ -1458,7 +1488,7 @@ class SphericalLayer(nn.Module):
         if restart:
             self.rows.copy_(self.rows @ self.mixing)
             self.mixing.copy_(torch.eye(width))
-            self.inverse.copy_(torch.eye(width))
+            self.inverse.copy_(self.mixing)
         return restart
 
 
@@ -1466,7 +1496,7 @@ class SphericalLayer(nn.Module):
 
 
 def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
-    """Squared distances (N, C) by differences: exact near zero, where these losses have their optimum."""
+    """Squared distances (N, C) by differences: exact near zero, where the optimum is."""
     return (x.unsqueeze(-2) - centers).square().sum(-1)
 
 
@@ -1476,8 +1506,8 @@ class DistanceLayer(nn.Module):
     .. math:: d_k = \| w_k - x \|_2
 
     Distances are formed from differences, with gradient zero where :math:`x = w_k`. The expansion
-    :math:`\|w\|^2 + \|x\|^2 - 2 w \cdot x` would need less memory (this takes N * C * D numbers) but has
-    no correct digits left near the optimum.
+    :math:`\|w\|^2 + \|x\|^2 - 2 w \cdot x` would need less memory (this takes N * C * D numbers)
+    but has no correct digits left near the optimum.
 
     Args:
         in_features: D, dimension of the inputs, at least 1.
@@ -1521,8 +1551,8 @@ def harmonic_loss(
     .. math:: L = -\log \frac{d_y^{-n}}{\sum_k d_k^{-n}} = n \log d_y + \log \sum_k d_k^{-n},
         \qquad d^2 \to d^2 + \epsilon
 
-    The optimum is finite: zero distance to the label's center. As in the released code an epsilon is
-    added to the squared distances; there the power is that of the square, n / 2 here.
+    The optimum is finite: zero distance to the label's center. As in the released code an epsilon
+    is added to the squared distances; there the power is that of the square, n / 2 here.
 
     Args:
         distances: (N, C) or (N, C, d1, ...), non-negative; see :class:`DistanceLayer`.
@@ -1534,7 +1564,7 @@ def harmonic_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the distances: a scalar, or (N, ...) unreduced.
+        The loss, a scalar in the dtype of the distances, or (N, ...) unreduced.
 
     Raises:
         ValueError: on shapes or labels out of range, negative distances, an exponent that is not
@@ -1589,7 +1619,7 @@ def hrr_bind(a: Tensor, b: Tensor) -> Tensor:
 
     Pitfall: binding commutes, so it does not tell which of the two was the key.
     """
-    require(a.shape[-1:] == b.shape[-1:], "the last dimension of b", b.shape[-1:], f"{a.shape[-1:]}")
+    require(a.shape[-1] == b.shape[-1], "the length of b", b.shape[-1], f"{a.shape[-1]}, that of a")
     bound = torch.fft.irfft(_spectrum(a, "a") * _spectrum(b, "b"), n=a.shape[-1])
     return restore(bound, a.dtype)
 
@@ -1604,8 +1634,8 @@ def hrr_unbind(bound: Tensor, key: Tensor) -> Tensor:
         key: (..., d), of a shape that broadcasts with bound.
 
     Returns:
-        The other vector (..., d), in the dtype of bound: exactly for a key from :func:`hrr_project`,
-        approximately for a random one.
+        The other vector (..., d), in the dtype of bound, exactly for a key from
+        :func:`hrr_project`, approximately for a random one.
 
     Raises:
         ValueError: if the last dimensions differ.
@@ -1615,10 +1645,10 @@ def hrr_unbind(bound: Tensor, key: Tensor) -> Tensor:
 
     Pitfall: for a key that was not projected the result is blurred by the key's own spectrum.
     """
-    same = bound.shape[-1:] == key.shape[-1:]
-    require(same, "the last dimension of key", key.shape[-1:], f"{bound.shape[-1:]}")
+    length = bound.shape[-1]
+    require(key.shape[-1] == length, "the length of key", key.shape[-1], f"{length}, that of bound")
     spectrum = _spectrum(bound, "bound") * _spectrum(key, "key").conj()
-    return restore(torch.fft.irfft(spectrum, n=bound.shape[-1]), bound.dtype)
+    return restore(torch.fft.irfft(spectrum, n=length), bound.dtype)
 
 
 def hrr_project(x: Tensor) -> Tensor:
@@ -1637,7 +1667,8 @@ def hrr_project(x: Tensor) -> Tensor:
 
     Source: ``ganesan2021learning``.
 
-    Pitfall: a frequency that is absent from x has no phase; it stays absent and the norm falls below 1.
+    Pitfall: a frequency that is absent from x has no phase; it stays absent and the norm falls
+    below 1.
     """
     spectrum = _spectrum(x, "x")
     size = spectrum.abs()
@@ -1659,9 +1690,10 @@ def hrr_loss(
 
     .. math:: L = \| s - k_y \circledast c_y \|_2^2
 
-    The prediction is the class whose prototype is most similar, in cosine, to the output unbound with
-    its key. The authors' script minimizes the norm of the whole batch of differences; its gradient has
-    the direction of that of the mean square taken here, which lets examples be weighed one by one.
+    The prediction is the class whose prototype is most similar, in cosine, to the output unbound
+    with its key. The authors' script minimizes the norm of the whole batch of differences; its
+    gradient has the direction of that of the mean square taken here, which lets examples be weighed
+    one by one.
 
     Args:
         embeddings: (N, d), outputs s of the network (the authors put a tanh before).
@@ -1673,7 +1705,7 @@ def hrr_loss(
         reduction: "none", "mean" (over the weights of valid elements) or "sum".
 
     Returns:
-        The loss in the dtype of the embeddings: a scalar, or (N,) unreduced.
+        The loss, a scalar in the dtype of the embeddings, or (N,) unreduced.
 
     Raises:
         ValueError: on shapes that do not fit or labels out of range.
@@ -1686,7 +1718,7 @@ def hrr_loss(
     s = check_scores(embeddings, "embeddings")
     require(s.ndim == 2, "the shape of embeddings", tuple(s.shape), "(N, d)")
     shape = (prototypes.shape[0], s.shape[1])
-    require(prototypes.shape == shape, "the shape of prototypes", tuple(prototypes.shape), f"{shape}")
+    require_shape(prototypes, shape, "prototypes")
     require(key.shape in (shape, shape[1:]), "the shape of key", tuple(key.shape), f"{shape}")
     return expectation(
         _squared_distances(s, hrr_bind(prototypes.to(s.dtype), key)),
@@ -1703,7 +1735,8 @@ class HrrLoss(nn.Module):
 
     .. math:: \mathrm{score}_k = \cos \bigl( k_k^{-1} \circledast s,\; c_k \bigr)
 
-    Keys and prototypes are projected normal vectors, as in the authors' code, one pair for each class.
+    Keys and prototypes are projected normal vectors, as in the authors' code, one pair for each
+    class.
 
     Args:
         classes: C, at least 1.
@@ -1722,6 +1755,7 @@ class HrrLoss(nn.Module):
 
     key: Tensor
     prototypes: Tensor
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -1747,7 +1781,8 @@ class HrrLoss(nn.Module):
         """Cosine scores (N, C) of embeddings (N, d): the largest is the prediction."""
         s = check_scores(embeddings, "embeddings")
         unbound = hrr_unbind(s.unsqueeze(1), self.key)
-        return restore(F.cosine_similarity(unbound, self.prototypes.to(s), dim=-1), embeddings.dtype)
+        scores = F.cosine_similarity(unbound, self.prototypes.to(s), dim=-1)
+        return restore(scores, embeddings.dtype)
 
     def forward(self, embeddings: Tensor, target: Tensor) -> Tensor:
         """The loss of embeddings (N, d) under target (N,) or (N, C)."""

@@ -162,7 +162,9 @@ def record(key: str, statement: str, **evidence: Evidence) -> Claim:
 def _write(claim: Claim) -> None:
     """Into the build's ledger when run inside the repository; nowhere on Colab."""
     here = Path.cwd()
-    roots = (p for p in (here, *here.parents) if (p / "_toc.yml").exists() and (p / "data").is_dir())
+    roots = (
+        p for p in (here, *here.parents) if (p / "_toc.yml").exists() and (p / "data").is_dir()
+    )
     root = next(roots, None)
     if root is not None:
         folder = root / "_build" / "claims" / claim.scale

@@ -128,10 +128,12 @@ class Explorable:
             **own: curve functions of `x`, and of any of the figure's controls by name.
 
         Returns:
-            None: the widget is displayed. In the rendered book (``LOSSBOOK_STATIC`` is set) there is no kernel
-            to compute with, so the same figure comes back in its static form, your curves included.
+            None, as the widget is displayed. In the rendered book (``LOSSBOOK_STATIC`` is set) there is no
+            kernel to compute with, so the same figure comes back in static form, your curves included.
         """
-        added = tuple(Curve(name.replace("_", " "), f, self._controls_of(f)) for name, f in own.items())
+        added = tuple(
+            Curve(name.replace("_", " "), f, self._controls_of(f)) for name, f in own.items()
+        )
         figure = replace(self, name=f"{self.name}-live", curves=self.curves + added)
         if os.environ.get("LOSSBOOK_STATIC"):
             return figure
@@ -139,7 +141,9 @@ class Explorable:
         return None
 
     def _controls_of(self, function: CurveFunction) -> tuple[str, ...]:
-        return tuple(name for name in inspect.signature(function).parameters if name in self.controls)
+        return tuple(
+            name for name in inspect.signature(function).parameters if name in self.controls
+        )
 
     def _show_widgets(self) -> None:
         import ipywidgets as widgets
@@ -162,7 +166,9 @@ class Explorable:
         def draw(_: object = None) -> None:
             with picture:
                 picture.clear_output(wait=True)
-                plots.show(self._picture({name: box.value for name, box in boxes.items()}), self.alt)
+                plots.show(
+                    self._picture({name: box.value for name, box in boxes.items()}), self.alt
+                )
 
         for box in boxes.values():
             box.observe(draw, names="value")
@@ -260,7 +266,10 @@ class Explorable:
         across = (_WIDTH - _LEFT - _RIGHT) / (last - first)
         up = -(_HEIGHT - _TOP - _BOTTOM) / (high - low)
         left, bottom = _LEFT - across * first, _HEIGHT - _BOTTOM - up * low
-        frame = f'x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _TOP - _BOTTOM}"'
+        frame = (
+            f'x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" '
+            f'height="{_HEIGHT - _TOP - _BOTTOM}"'
+        )
         clip = f"clip-{uuid.uuid4().hex[:12]}"
         ticks = []
         for tick in _ticks(low, high):
@@ -282,7 +291,9 @@ class Explorable:
             values = self.values(curve, start)[panel].double()
             pairs = zip(self.x.double().tolist(), values.tolist(), strict=True)
             points = " ".join(f"{left + across * x:.2f},{bottom + up * y:.2f}" for x, y in pairs)
-            lines.append(f'<polyline data-curve="{row}" points="{points}" fill="none" {_stroke(row)}/>')
+            lines.append(
+                f'<polyline data-curve="{row}" points="{points}" fill="none" {_stroke(row)}/>'
+            )
         return (
             f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" data-panel="{panel}" '
             f'data-axes="{left!r} {bottom!r} {across!r} {up!r}" '
@@ -326,7 +337,8 @@ def curves(
         question: what to find out by moving it.
 
     Raises:
-        ValueError: for an unknown control, points that do not increase, missing `alt`, or values of a wrong shape.
+        ValueError: for an unknown control, points that do not increase, or missing `alt`; and, when the
+            figure is drawn, for values of a wrong shape.
     """
     if not alt.strip():
         raise ValueError("alt must say in words what the figure shows")

@@ -1,8 +1,8 @@
 """The book's figure style and its few recurrent figures.
 
-A figure is drawn once and is legible on a light page, on a dark page and on paper: it is shown as inline
-SVG whose ink is the page's own text color, on a transparent ground, with colors that keep a contrast of
-at least 3 to 1 on white and on near-black and that stay apart for color-blind readers.
+A figure is drawn once and is legible on a light page, on a dark page and on paper: it is shown as
+inline SVG whose ink is the page's own text color, on a transparent ground, with colors that keep a
+contrast of at least 3 to 1 on white and on near-black and that stay apart for color-blind readers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ import seaborn as sns
 import torch
 from IPython.display import display
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
@@ -194,7 +194,7 @@ def regions(
     with torch.no_grad():
         p = probabilities(grid).cpu()
     confidence, winner = p.max(1)
-    colors = np.array([plt.matplotlib.colors.to_rgba(color) for color in PALETTE])
+    colors = np.array([to_rgba(color) for color in PALETTE])
     image = colors[winner.numpy() % len(PALETTE)]
     chance = 1 / p.shape[1]
     image[:, 3] = 0.05 + 0.45 * ((confidence - chance) / (1 - chance)).clamp(0, 1).numpy()
@@ -205,17 +205,19 @@ def regions(
         aspect="auto",
         interpolation="bilinear",
     )
-    axes.scatter(*inputs.cpu().T, c=labels.cpu(), cmap=ListedColormap(PALETTE[: p.shape[1]]),
-                 s=12, vmin=0, vmax=p.shape[1] - 1, edgecolors="white", linewidths=0.4)  # fmt: skip
+    first, second = inputs.cpu().T
+    axes.scatter(
+        first,
+        second,
+        c=[PALETTE[label % len(PALETTE)] for label in labels.tolist()],
+        s=12,
+        edgecolors="white",
+        linewidths=0.4,
+    )
     if highlight is not None:
-        axes.scatter(*inputs[highlight].cpu().T, s=42, facecolors="none", edgecolors=_INK, lw=1.0)
+        ringed = highlight.cpu()
+        axes.scatter(
+            first[ringed], second[ringed], s=42, facecolors="none", edgecolors=_INK, linewidths=1.0
+        )
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
-
-
-def label_lines(axes: Axes, names: Sequence[str] | None = None, **legend: Any) -> None:
-    """A legend without a frame; `names` replaces the labels of the lines."""
-    if names is not None:
-        for line, name in zip(axes.get_lines(), names, strict=True):
-            line.set_label(name)
-    axes.legend(**legend)

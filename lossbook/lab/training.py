@@ -9,10 +9,12 @@ ordinary run of that seed alone would give.
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any, Literal, cast
 
@@ -231,10 +233,11 @@ def fit(
 
     Args:
         build: Makes a module with fresh weights, for instance ``mlp(64, 64, 10)``.
-        loss: ``loss(logits, target)`` gives a scalar for one seed's minibatch; it is called seed by
-            seed, so it may couple the examples, draw random numbers or keep state. Each seed gets
-            a deep copy of its own, or the one meant for it if a sequence is given. Parameters of a
-            loss that is a module are trained along.
+        loss: ``loss(logits, target)`` gives a scalar for one seed's minibatch. A plain function (or
+            ``partial`` of one) is vectorized over the seeds by ``torch.func.vmap``, which forbids
+            random numbers, state and branches on values. A module, or a sequence with one loss
+            per seed, is called seed by seed and may do all three. Each seed gets a deep copy of a
+            module; its parameters are trained along.
         data: One dataset for all, or one per seed, of the same shape.
         seeds: Of the initial weights, minibatches and random numbers.
         steps: Number of updates.
@@ -256,8 +259,8 @@ def fit(
             a loss or measure has the wrong shape.
         FloatingPointError: If a loss is not finite; names the step and the seed.
 
-    Pitfall: a plain function that keeps state in its closure cannot be copied and would be shared
-    by the seeds; give a sequence of such losses.
+    Pitfall: vectorized, a loss cannot see values, so it does not report labels out of range; try a
+    new loss on one minibatch first.
 
     Example:
         >>> from torch.nn.functional import cross_entropy
@@ -272,6 +275,7 @@ def fit(
     place = _device(device)
     ensemble = Ensemble(build, seeds).to(place).train()
     losses = _one_per_seed("loss", loss, len(ensemble), copy.deepcopy)
+    vectorized = vmap(losses[0]) if _is_function(loss) else None
     datasets = _one_per_seed("data", data, len(ensemble), lambda dataset: dataset)
     inputs, labels = _stack(datasets, place)
     learned = [part.to(place) for part in losses if isinstance(part, nn.Module)]
@@ -292,12 +296,17 @@ def fit(
             index = torch.stack([next(batch) for batch in batches]).to(place)
             logits = ensemble(inputs[rows, index], per_seed=True)
             target = labels[rows, index]
-            values = []
-            for s, seed_logits in enumerate(logits.unbind()):
-                arguments = (seed_logits, target[s], index[s])[: 3 if indexed else 2]
-                with _drawing_from(streams[s]):
-                    values.append(_scalar(losses[s](*arguments)))
-            value = torch.stack(values)
+            arguments = (logits, target, index)[: 3 if indexed else 2]
+            if vectorized:
+                value = vectorized(*arguments)
+                _check_scalar(value[0])
+            else:
+                values = []
+                for s, own in enumerate(zip(*arguments, strict=True)):
+                    with _drawing_from(streams[s]):
+                        values.append(losses[s](*own))
+                    _check_scalar(values[-1])
+                value = torch.stack(values)
             _check_finite(value.detach(), step, ensemble.seeds)
             updates.zero_grad()
             value.sum().backward()
@@ -374,10 +383,15 @@ def _drawing_from(streams: Sequence[torch.Generator]) -> Iterator[None]:
             default.set_state(state)
 
 
-def _scalar(value: Tensor) -> Tensor:
+def _is_function(loss: object) -> bool:
+    while isinstance(loss, partial):
+        loss = loss.func
+    return inspect.isroutine(loss)
+
+
+def _check_scalar(value: Tensor) -> None:
     if value.ndim:
         raise ValueError(f"loss must give a scalar per minibatch, got shape {tuple(value.shape)}")
-    return value
 
 
 def _check_finite(value: Tensor, step: int, seeds: Sequence[int]) -> None:

@@ -273,9 +273,8 @@ def brute_force_risk(mixture, half_width=9.0):
         edges = np.linspace(m.min() - half_width * scale, m.max() + half_width * scale, count + 1)
         axes.append((edges[1:] + edges[:-1]) / 2)
     cell = math.prod(axis[1] - axis[0] for axis in axes)
-    priors = np.full(len(means), 1 / len(means))
-    if mixture.priors is not None:
-        priors = mixture.priors.double().numpy()
+    priors = np.ones(len(means)) if mixture.priors is None else mixture.priors.double().numpy()
+    priors = priors / priors.sum()  # 0.9 and 0.1 in float32 do not quite sum to one
     best = np.zeros(1)
     for prior, mean in zip(priors, means, strict=True):
         density = prior

@@ -32,7 +32,8 @@ def moons64(samples=50, seed=0):
 
 def train(loss=cross_entropy, data=None, build=None, **options):
     options = {"seeds": [3, 1, 7], "steps": 12, "batch_size": 16, "device": "cpu", **options}
-    return fit(build or double(), loss, data or moons64(), progress=None, **options)
+    data = moons64() if data is None else data
+    return fit(build or double(), loss, data, progress=None, **options)
 
 
 def weights(run, i):
@@ -86,11 +87,22 @@ def test_module_is_a_copy():
     assert ensemble.parameters()[0][1].abs().sum() > 0
 
 
+class Own(nn.Module):
+    """A loss called seed by seed."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, logits, target):
+        return self.function(logits, target)
+
+
 def test_the_global_random_state_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(loss=lambda z, y: cross_entropy(z + torch.rand_like(z), y))
+    train(loss=Own(lambda z, y: cross_entropy(z + torch.rand_like(z), y)))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -162,13 +174,37 @@ def test_an_ensemble_of_three_equals_three_ordinary_runs(name):
         # couples the examples of a batch
         lambda z, y: cross_entropy(z - z.mean(dim=0), y),
         # draws random numbers
-        lambda z, y: (cross_entropy(z, y, reduction="none") * torch.rand(len(z))).mean(),
+        Own(lambda z, y: (cross_entropy(z, y, reduction="none") * torch.rand(len(z))).mean()),
     ],
 )
 def test_a_seed_does_not_depend_on_its_neighbors(loss):
     together, alone = train(loss), train(loss, seeds=[1])
     torch.testing.assert_close(weights(together, 1), weights(alone, 0), rtol=1e-9, atol=1e-12)
     assert not torch.allclose(weights(together, 0), weights(together, 1))
+
+
+def test_a_loss_draws_new_numbers_for_each_seed_and_step():
+    drawn = []
+
+    def loss(logits, target):
+        drawn.append(torch.rand(()).item())
+        return cross_entropy(logits, target)
+
+    train(Own(loss))
+    assert len(set(drawn)) == len(drawn) == 3 * 12
+
+
+def test_a_function_is_vectorized_and_says_so_when_it_cannot_be():
+    calls = []
+    train(lambda z, y: (calls.append(z.shape), cross_entropy(z, y))[1], steps=4)
+    assert len(calls) == 4  # once a step, not once a seed
+    with pytest.raises(RuntimeError, match="random"):
+        train(lambda z, y: cross_entropy(z + torch.rand_like(z), y))
+
+
+def test_vectorized_and_one_by_one_agree():
+    vectorized, apart = train(cross_entropy), train([cross_entropy] * 3)
+    torch.testing.assert_close(weights(vectorized, 2), weights(apart, 2), rtol=1e-9, atol=1e-12)
 
 
 def test_equal_seeds_give_equal_runs():
@@ -231,7 +267,7 @@ def test_index_names_the_examples_and_epochs_visit_each_once():
         return cross_entropy(logits, target)
 
     current = [0]
-    train(loss, data, seeds=[0, 1], steps=6, batch_size=16, indexed=True)
+    train([loss, loss], data, seeds=[0, 1], steps=6, batch_size=16, indexed=True)
     for batches in seen.values():
         assert [len(batch) for batch in batches] == [16] * 6
         for epoch in (batches[:3], batches[3:]):
@@ -284,7 +320,9 @@ def test_batch_statistics_are_kept_per_seed():
 
 def test_dropout_trains_and_is_off_in_predictions():
     build = lambda: nn.Sequential(nn.Linear(2, 64), nn.Dropout(), nn.Linear(64, 2)).double()  # noqa: E731
-    first, again = train(build=build), train(build=build)
+    first = train(build=build)
+    torch.rand(1)  # must not matter
+    again = train(build=build)
     assert torch.equal(weights(first, 0), weights(again, 0))
     data = moons64()
     assert torch.equal(predictions(first.ensemble, data), predictions(first.ensemble, data))

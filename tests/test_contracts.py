@@ -1,0 +1,554 @@
+"""What every loss of the package promises, checked on every public loss there is.
+
+Losses are found, not listed: any public function of a chapter whose name ends in ``_loss``, and
+``cross_entropy``. The names of its positional parameters say what kind of loss it is, and ``KINDS``
+how inputs of that kind are made.
+"""
+
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import lossbook
+
+ROOT = Path(__file__).parent.parent
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+N, C = 5, 4
+
+
+def public() -> dict[str, Any]:
+    """Everything public in the parts of the book, by name."""
+    found = {}
+    for module_info in pkgutil.walk_packages(lossbook.__path__, "lossbook."):
+        if module_info.name.startswith("lossbook.lab") or module_info.name.endswith("._contract"):
+            continue
+        module = importlib.import_module(module_info.name)
+        for name in getattr(module, "__all__", []):
+            found[name] = getattr(module, name)
+    return found
+
+
+PUBLIC = public()
+
+
+LOSSES = {
+    name: thing
+    for name, thing in PUBLIC.items()
+    if name.endswith("_loss") or (name == "cross_entropy" and callable(thing))
+}
+
+
+# --- How to make inputs -----------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """Inputs of one kind of loss.
+
+    ``inputs`` makes the differentiable arguments from a shape (N, C, ...); ``wrong`` makes them as
+    wrong as numbers up to 1e4 can be for label 0; ``extra`` gives the required keyword arguments.
+    """
+
+    inputs: Callable[[torch.Size], tuple[Tensor, ...]]
+    wrong: Callable[[], tuple[Tensor, ...]]
+    extra: Callable[[Tensor], dict[str, Any]] = lambda scores: {}
+    classes: bool = True  # the target may be soft or ignored, and classes have weights
+    dense: bool = True  # inputs may have further dimensions
+
+
+def normal(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def wrong_logits() -> Tensor:
+    """For label 0: the lowest logit, and others that differ in size and sign."""
+    return 1e4 * torch.tensor([[-1.0, 1.0, 0.5, -0.5]] * N, dtype=torch.float64)
+
+
+KEY, PROTOTYPES = torch.randn(2, C, C, generator=torch.Generator().manual_seed(1)).double()
+
+
+def holographic(embeddings: Tensor) -> dict[str, Tensor]:
+    return {"key": KEY.to(embeddings.dtype), "prototypes": PROTOTYPES.to(embeddings.dtype)}
+
+
+KINDS = {
+    ("logits", "target"): Kind(lambda shape: (normal(shape),), lambda: (wrong_logits(),)),
+    ("logits", "adversarial_logits", "target"): Kind(
+        lambda shape: (normal(shape), normal(shape)), lambda: (wrong_logits(), -wrong_logits())
+    ),
+    ("distances", "target"): Kind(
+        lambda shape: (normal(shape).abs() + 0.1,), lambda: (1e4 - wrong_logits(),)
+    ),
+    ("embeddings", "target"): Kind(
+        lambda shape: (normal(shape),), lambda: (wrong_logits(),), holographic, dense=False
+    ),
+    ("scores", "target"): Kind(
+        lambda shape: (normal(shape[:1]),),
+        lambda: (torch.full((N,), 1e4, dtype=torch.float64),),
+        lambda scores: {"derivatives": torch.linspace(0, 2, scores.numel(), dtype=scores.dtype)},
+        classes=False,
+        dense=False,
+    ),
+}
+
+# Further settings of hyperparameters under which the same must hold.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "comp_sum_loss": [{"tau": 0.0}, {"tau": 0.5}],
+    "cross_entropy": [{"label_smoothing": 0.1}],
+    "encouraging_loss": [{"end_point": 1.0}],
+    "halted_focal_loss": [{"gamma": 0.5}, {"gamma": 0.0}],
+    "ldr_kl_loss": [{"temperature": 0.1, "margin": 0.0}, {"normalize": True}],
+    "poly_focal_loss": [{"gamma": 0.0, "alpha": 0.25}, {"gamma": 0.5, "epsilon": -1.0}],
+    "poly_loss": [{"epsilon": (-1.0, 0.5)}],
+    "rescaled_square_loss": [{"scale": 15.0, "magnitude": 30.0}],
+    "smooth_adversarial_comp_sum_loss": [{"tau": 0.0, "rho": 2.0}],
+    "z_loss": [{"sharpness": 5.0, "offset": 0.5}],
+}
+
+# Losses whose unreduced value has an entry per class, each with the weight of its class.
+PER_ENTRY = {"poly_focal_loss"}
+
+# Where a promise does not hold, and why.
+NO_GRADCHECK = {
+    "ens_loss": "its gradient is drawn, not that of its value (stop-gradient by design)"
+}
+NO_GRADGRADCHECK = NO_GRADCHECK
+
+
+def positional(loss: Callable[..., Tensor]) -> tuple[str, ...]:
+    parameters = inspect.signature(loss).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+class Case(NamedTuple):
+    """A loss with a setting of its hyperparameters."""
+
+    name: str
+    loss: Callable[..., Tensor]
+    kind: Kind
+
+    def __call__(self, inputs: tuple[Tensor, ...], target: Tensor, **options: Any) -> Tensor:
+        return self.loss(*inputs, target, **self.kind.extra(inputs[0]), **options)
+
+    def inputs(self, *further: int) -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        return self.kind.inputs(torch.Size((N, C, *further)))
+
+    def target(self, *further: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        classes = C if self.kind.classes else 2
+        return torch.randint(0, classes, (N, *further), generator=generator)
+
+
+def cases() -> list[Any]:
+    found = []
+    for name, loss in LOSSES.items():
+        kind = KINDS.get(positional(loss))
+        if kind is None:
+            continue  # test_every_loss_has_a_known_kind reports it
+        for options in [{}, *VARIANTS.get(name, [])]:
+            label = name + "".join(f"-{k}={v}" for k, v in options.items())
+            found.append(pytest.param(Case(name, partial(loss, **options), kind), id=label))
+    return found
+
+
+CASES = cases()
+CLASS_CASES = [case for case in CASES if case.values[0].kind.classes]
+PLAIN = [case for case in CASES if "-" not in case.id]
+every_case = pytest.mark.parametrize("case", CASES)
+every_class_case = pytest.mark.parametrize("case", CLASS_CASES)
+every_loss = pytest.mark.parametrize("case", PLAIN)
+
+
+def test_losses_are_found() -> None:
+    assert {"cross_entropy", "poly_loss", "ens_loss", "harmonic_loss"} <= set(LOSSES)
+
+
+def test_every_loss_has_a_known_kind() -> None:
+    for name, loss in LOSSES.items():
+        assert positional(loss) in KINDS, (
+            f"{name}{inspect.signature(loss)} is a new kind of loss: add {positional(loss)}, "
+            f"its positional parameters, to KINDS in {Path(__file__).name}, with a maker of inputs"
+        )
+
+
+def test_variants_belong_to_losses() -> None:
+    assert {*VARIANTS, *PER_ENTRY, *NO_GRADCHECK, *NO_GRADGRADCHECK} <= set(LOSSES)
+
+
+def gradients(value: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(value.sum(), inputs)
+
+
+def leaves(inputs: tuple[Tensor, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    return tuple(x.to(dtype).requires_grad_() for x in inputs)
+
+
+# --- Values -----------------------------------------------------------------------------------
+
+
+@every_case
+def test_reductions_agree(case: Case) -> None:
+    inputs, target = case.inputs(), case.target()
+    none = case(inputs, target, reduction="none")
+    assert none.shape[0] == N
+    torch.testing.assert_close(case(inputs, target, reduction="sum"), none.sum())
+    torch.testing.assert_close(case(inputs, target, reduction="mean"), none.mean())
+    torch.testing.assert_close(case(inputs, target), none.mean())
+    assert none.std() > 1e-3  # examples differ, or the sums above would prove little
+
+
+@every_case
+def test_further_dimensions_are_elements(case: Case) -> None:
+    if not case.kind.dense:
+        pytest.skip("has no further dimensions")
+    inputs, target = case.inputs(2, 3), case.target(2, 3)
+    flat = tuple(x.movedim(1, -1).reshape(-1, C) for x in inputs)
+    expected = case(flat, target.reshape(-1), reduction="none")
+    actual = case(inputs, target, reduction="none")
+    if case.name in PER_ENTRY:
+        actual = actual.movedim(1, -1).reshape(-1, C)
+    torch.testing.assert_close(actual.reshape(expected.shape), expected)
+
+
+@every_class_case
+def test_one_hot_soft_target_equals_index(case: Case) -> None:
+    inputs, target = case.inputs(), case.target()
+    one_hot = torch.nn.functional.one_hot(target, C).double()
+    weight = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    for options in ({}, {"weight": weight}, {"weight": weight, "reduction": "none"}):
+        torch.testing.assert_close(
+            case(inputs, one_hot, **options), case(inputs, target, **options)
+        )
+
+
+@every_class_case
+def test_soft_target_is_an_expectation(case: Case) -> None:
+    inputs = case.inputs()
+    q = normal((N, C)).softmax(1)
+    expected = sum(
+        q[:, k] * per_example(case(inputs, torch.full((N,), k), reduction="none")) for k in range(C)
+    )
+    torch.testing.assert_close(per_example(case(inputs, q, reduction="none")), expected)
+
+
+def per_example(losses: Tensor) -> Tensor:
+    return losses if losses.ndim == 1 else losses.sum(1)
+
+
+@every_class_case
+def test_ignored_elements_count_for_nothing(case: Case) -> None:
+    inputs, target = case.inputs(), case.target()
+    for ignore_index in (-100, 1):
+        holes = target.clone()
+        holes[1], holes[3] = ignore_index, ignore_index
+        valid = holes != ignore_index
+        kept = tuple(x[valid] for x in inputs)
+        for weight in (None, torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)):
+            options = {"ignore_index": ignore_index, "weight": weight}
+            torch.testing.assert_close(
+                case(inputs, holes, **options), case(kept, target[valid], weight=weight)
+            )
+        none = case(inputs, holes, ignore_index=ignore_index, reduction="none")
+        assert (none[~valid] == 0).all()
+
+
+@every_class_case
+def test_all_ignored_is_zero_with_zero_gradient(case: Case) -> None:
+    inputs, target = leaves(case.inputs()), torch.full((N,), -100)
+    for reduction in ("mean", "sum"):
+        value = case(inputs, target, reduction=reduction)
+        assert value == 0
+        assert all((g == 0).all() for g in gradients(value, inputs))
+
+
+@every_case
+def test_empty_batch_is_as_in_torch(case: Case) -> None:
+    inputs, target = tuple(x[:0] for x in case.inputs()), case.target()[:0]
+    assert case(inputs, target).isnan()
+    assert case(inputs, target, reduction="sum") == 0
+    assert case(inputs, target, reduction="none").numel() == 0
+
+
+@every_class_case
+def test_class_weights(case: Case) -> None:
+    inputs, target = case.inputs(), case.target()
+    weight = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    plain = case(inputs, target, reduction="none")
+    weights = weight.expand(N, C) if case.name in PER_ENTRY else weight[target]
+    if "label_smoothing" not in str(case.loss):  # smoothing weighs every class, as torch does
+        torch.testing.assert_close(
+            case(inputs, target, weight=weight, reduction="none"), plain * weights
+        )
+        expected = (plain * weights).sum() / weights.sum()
+        torch.testing.assert_close(case(inputs, target, weight=weight), expected)
+    torch.testing.assert_close(
+        case(inputs, target, weight=7 * weight), case(inputs, target, weight=weight)
+    )
+
+
+@every_loss
+def test_single_class(case: Case) -> None:
+    if not (case.kind.classes and case.kind.dense):
+        pytest.skip("has no classes to reduce")
+    inputs = leaves(tuple(x[:, :1] for x in case.inputs()))
+    value = case(inputs, torch.zeros(N, dtype=torch.int64))
+    assert value.isfinite()
+    assert all(g.isfinite().all() for g in gradients(value, inputs))
+
+
+# --- Numbers ----------------------------------------------------------------------------------
+
+
+@every_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
+    inputs, target = tuple(x.to(dtype) for x in case.inputs()), case.target()
+    exact = case(tuple(x.double() for x in inputs), target)
+    leaf = leaves(inputs, dtype)
+    value = case(leaf, target)
+    assert value.dtype == dtype
+    assert all(g.dtype == dtype for g in gradients(value, leaf))
+    # One rounding of the result, and of the random keys and prototypes where there are some.
+    tolerance = 1e-12 if dtype == torch.float64 else 8 * torch.finfo(dtype).eps
+    assert abs(value.item() - exact.item()) <= tolerance * max(1, abs(exact.item()))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_finite_at_the_extremes(case: Case, dtype: torch.dtype) -> None:
+    target = torch.zeros(N, dtype=torch.int64)
+    wrong = case.kind.wrong()
+    right = tuple(1e4 + x if "distances" in positional(case.loss.func) else -x for x in wrong)
+    for inputs in (wrong, right):
+        leaf = leaves(inputs, dtype)
+        value = case(leaf, target)
+        assert value.isfinite()
+        assert all(g.isfinite().all() for g in gradients(value, leaf))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_badly_wrong_examples_have_a_gradient(case: Case, dtype: torch.dtype) -> None:
+    inputs = leaves(case.kind.wrong(), dtype)
+    value = case(inputs, torch.zeros(N, dtype=torch.int64))
+    assert all((g != 0).any() for g in gradients(value, inputs[:1]))
+
+
+# --- Derivatives and transformations ----------------------------------------------------------
+
+
+@every_case
+def test_gradcheck(case: Case) -> None:
+    if case.name in NO_GRADCHECK:
+        pytest.skip(NO_GRADCHECK[case.name])
+    target = case.target()
+    assert torch.autograd.gradcheck(lambda *x: case(x, target), leaves(case.inputs()))
+
+
+@every_case
+def test_gradgradcheck(case: Case) -> None:
+    if case.name in NO_GRADGRADCHECK:
+        pytest.skip(NO_GRADGRADCHECK[case.name])
+    inputs = leaves(tuple(x[:3] for x in case.inputs()))
+    target = case.target()[:3]
+    assert torch.autograd.gradgradcheck(lambda *x: case(x, target), inputs)
+
+
+@every_case
+def test_vmap(case: Case) -> None:
+    stack = [case.kind.inputs(torch.Size((N, C))) for _ in range(3)]
+    batched = tuple(torch.stack(x) for x in zip(*stack, strict=True))
+    target = case.target()
+    targets = torch.stack([target, target.flip(0), target])
+    expected = torch.stack([case(x, t) for x, t in zip(stack, targets, strict=True)])
+    actual = torch.func.vmap(lambda x, t: case(x, t))(batched, targets)
+    torch.testing.assert_close(actual, expected)
+    shared = torch.func.vmap(lambda x: case(x, target))(batched)
+    torch.testing.assert_close(shared[0], expected[0])
+    # Under grad the same, which is how ensembles are trained.
+    slopes = torch.func.vmap(torch.func.grad(lambda x, t: case(x, t)))(batched, targets)
+    one = leaves(stack[1])
+    torch.testing.assert_close(slopes[0][1], gradients(case(one, targets[1]), one)[0])
+
+
+@every_loss
+def test_compiles_to_one_graph(case: Case) -> None:
+    torch._dynamo.reset()
+    inputs, target = leaves(case.inputs()), case.target()
+    value = case(inputs, target)
+    compiled = torch.compile(lambda *x: case(x, target), fullgraph=True, backend="aot_eager")
+    again = compiled(*inputs)
+    torch.testing.assert_close(again, value)
+    for expected, actual in zip(gradients(value, inputs), gradients(again, inputs), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@every_case
+def test_inputs_are_not_modified(case: Case) -> None:
+    inputs, target = case.inputs(), case.target()
+    before = [x.clone() for x in (*inputs, target)]
+    case(inputs, target)
+    assert all(torch.equal(x, y) for x, y in zip((*inputs, target), before, strict=True))
+
+
+@every_case
+def test_no_value_is_read_on_an_accelerator(case: Case) -> None:
+    """Tensors of the meta device have no values: looking at one raises, as does mixing devices."""
+    inputs = tuple(x.to("meta").requires_grad_() for x in case.inputs())
+    target = case.target().to("meta")
+    options = {"weight": torch.ones(C, device="meta")} if case.kind.classes else {}
+    extra = {name: x.to("meta") for name, x in case.kind.extra(case.inputs()[0]).items()}
+    value = case.loss(*inputs, target, **extra, **options)
+    gradients(value, inputs)
+    assert value.shape == () and value.is_meta
+
+
+# --- Bad input --------------------------------------------------------------------------------
+
+
+@every_loss
+def test_wrong_number_of_dimensions(case: Case) -> None:
+    with pytest.raises(ValueError, match=r"\(N"):
+        case(tuple(torch.tensor(1.0) for _ in case.inputs()), torch.tensor(0))
+    if case.kind.classes:
+        with pytest.raises(ValueError, match=r"\(N"):
+            case(tuple(x[0] for x in case.inputs()), torch.tensor(0))
+
+
+@every_loss
+def test_wrong_target_shape(case: Case) -> None:
+    with pytest.raises(ValueError, match="target"):
+        case(case.inputs(), case.target()[:-1])
+    with pytest.raises(ValueError, match="target"):
+        case(case.inputs(), case.target().unsqueeze(1))
+
+
+@every_loss
+def test_integer_scores(case: Case) -> None:
+    with pytest.raises(TypeError, match=positional(case.loss.func)[0]):
+        case(tuple(x.long() for x in case.inputs()), case.target())
+
+
+@every_loss
+def test_label_out_of_range(case: Case) -> None:
+    for label in (-1, C):
+        with pytest.raises(ValueError, match="target"):
+            case(case.inputs(), torch.full((N,), label))
+
+
+@every_loss
+def test_wrong_target_dtype(case: Case) -> None:
+    if not case.kind.classes:
+        pytest.skip("any dtype can hold 0 and 1")
+    with pytest.raises(TypeError, match="target"):
+        case(case.inputs(), case.target().int())
+    with pytest.raises(TypeError, match="target"):
+        case(case.inputs(), [0] * N)
+
+
+@every_loss
+def test_soft_target_that_is_no_distribution(case: Case) -> None:
+    if not case.kind.classes:
+        pytest.skip("has no soft targets")
+    with pytest.raises(ValueError, match="target"):
+        case(case.inputs(), torch.full((N, C), 1.5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="target"):
+        case(case.inputs(), torch.tensor([[-0.5, 1.5, 0.0, 0.0]] * N, dtype=torch.float64))
+
+
+@every_loss
+def test_wrong_weight(case: Case) -> None:
+    if not case.kind.classes:
+        pytest.skip("has no class weights")
+    with pytest.raises(ValueError, match="weight"):
+        case(case.inputs(), case.target(), weight=torch.ones(C + 1))
+    with pytest.raises(ValueError, match="weight"):
+        case(case.inputs(), case.target(), weight=-torch.ones(C))
+    with pytest.raises(TypeError, match="weight"):
+        case(case.inputs(), case.target(), weight=[1.0] * C)
+
+
+@every_loss
+def test_unknown_reduction(case: Case) -> None:
+    with pytest.raises(ValueError, match="reduction"):
+        case(case.inputs(), case.target(), reduction="average")
+
+
+RANGES = {
+    "positive": (0.0, -1.0, math.nan),
+    "at least 0": (-0.5, math.nan),
+    "at least 1": (0, -1),
+    "above 1": (1.0, 0.5),
+    "in [0, 1]": (-0.1, 1.1),
+    "in (0, 1]": (0.0, -0.1, 1.1),
+    "any sign": (),
+}
+
+
+def described(loss: Callable[..., Tensor], parameter: str) -> str:
+    """The entry of a parameter in the Args of a docstring."""
+    text = inspect.cleandoc(loss.__doc__ or "")
+    match = re.search(
+        rf"^    {parameter}: (.*?)(?=^    \w+: |^\S|\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    return " ".join(match[1].split()) if match else ""
+
+
+@every_loss
+def test_hyperparameters_out_of_range(case: Case) -> None:
+    loss = case.loss.func
+    for name, parameter in inspect.signature(loss).parameters.items():
+        numeric = isinstance(parameter.default, float) or "float" in str(parameter.annotation)
+        if parameter.kind is not parameter.KEYWORD_ONLY or not numeric:
+            continue
+        entry = described(loss, name)
+        given = [phrase for phrase in RANGES if phrase in entry]
+        assert given, f"the docstring gives no range for {name}: say one of {list(RANGES)}"
+        for value in RANGES[given[0]]:
+            with pytest.raises(ValueError, match=name):
+                case(case.inputs(), case.target(), **{name: value})
+
+
+# --- Docstrings -------------------------------------------------------------------------------
+
+
+def bibliography() -> set[str]:
+    path = ROOT / "book" / "references.bib"
+    return (
+        set(re.findall(r"^@\w+\{([^,\s]+)", path.read_text(), re.MULTILINE))
+        if path.exists()
+        else set()
+    )
+
+
+@every_loss
+def test_docstring(case: Case) -> None:
+    loss = case.loss.func
+    text = inspect.cleandoc(loss.__doc__ or "")
+    for part in (".. math::", "Args:", "Returns:", "Raises:", "Pitfall: "):
+        assert part in text, f"the docstring of {case.name} has no {part!r}"
+    for name in inspect.signature(loss).parameters:
+        assert described(loss, name), f"the docstring of {case.name} does not describe {name}"
+    source = re.search(r"^Source: ``(\w+)``", text, re.MULTILINE)
+    assert source, f"the docstring of {case.name} names no paper: Source: ``key``."
+    if known := bibliography():
+        assert source[1] in known, f"{source[1]} is not in references.bib"
+
+
+@pytest.mark.parametrize("name, thing", PUBLIC.items())
+def test_every_public_name_is_documented(name: str, thing: object) -> None:
+    text = inspect.cleandoc(inspect.getdoc(thing) or "")
+    assert "Pitfall: " in text, f"the docstring of {name} warns of no pitfall"
+    for key in re.findall(r"^Source: ``(\w+)``", text, re.MULTILINE):
+        assert key in bibliography() or not bibliography(), f"{key} is not in references.bib"
