@@ -17,7 +17,9 @@ book: .venv/.ready
 	python $(TOOLS)/vendor.py
 	python $(TOOLS)/execute.py
 	python $(TOOLS)/pages.py
-	@# --all, because an incremental build would pass over the warnings of pages it does not read again.
+	@# From nothing and with --all: an incremental build would keep pages that are gone, and pass over the
+	@# warnings of those that it does not read again.
+	rm -rf _build/html
 	jupyter-book build . --all -W -n --keep-going -q
 	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
 
@@ -30,7 +32,7 @@ test-notebooks: .venv/.ready
 	pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -n 2 --dist loadfile -q chapters
 
 test-book: .venv/.ready
-	pytest tests/book -q
+	pytest tests/book -n 2 -q
 
 lint: .venv/.ready
 	ruff check .

@@ -8,6 +8,7 @@ kept, so a second try fails the same way.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -96,7 +97,8 @@ def run(notebook: Path) -> tuple[nbformat.NotebookNode, list[str], float]:
         reason = error.evalue if isinstance(error, CellExecutionError) else f"over {CELL_TIMEOUT} s"
         name = error.ename if isinstance(error, CellExecutionError) else "timeout"
         raise RuntimeError(f"cell {number} ({first_line})\n    {name}: {reason}") from None
-    modules = json.loads(document.cells.pop().outputs[-1]["data"]["text/plain"].strip("'"))
+    answer = document.cells.pop().outputs[-1]["data"]["text/plain"]
+    modules = json.loads(ast.literal_eval(answer))
     # Only the outputs are kept: what else a run leaves in a notebook would hide it from the cache's search.
     result = nbformat.read(notebook, nbformat.NO_CONVERT)
     for cell, executed in zip(result.cells, document.cells, strict=True):

@@ -70,7 +70,7 @@ class Colab(SphinxDirective):
         target = (
             f"https://colab.research.google.com/github/{address}/blob/main/{self.env.docname}.ipynb"
         )
-        badge = f'<a class="colab-badge" href="{target}">Open in Colab</a>'
+        badge = f'<p><a class="colab-badge" href="{target}">Open in Colab</a></p>'
         return [nodes.raw("", badge, format="html")]
 
 

@@ -188,18 +188,20 @@ def _with_interval(values: Tensor) -> str:
 
 def _row(name: str, item: Evidence, color: str) -> str:
     """Name, words, and for measured evidence the interval drawn against zero."""
+    words = f'<span style="flex:1 1 22em">{html.escape(name)}: {html.escape(item.text)}</span>'
     if item.seeds == 0:
-        return f"<div>{html.escape(name)}: {html.escape(item.text)}</div>"
+        return f"<div>{words}</div>"
     reach = max(abs(item.low), abs(item.high)) or 1.0
     low, mean, high = (70 + 60 * value / reach for value in (item.low, item.mean, item.high))
     picture = (
         f'<svg width="140" height="14" role="img" aria-label="difference {item.mean:.3g}, '
-        f'95 percent interval {item.low:.3g} to {item.high:.3g}" style="vertical-align:middle">'
+        f'95 percent interval {item.low:.3g} to {item.high:.3g}">'
         '<line x1="70" x2="70" y1="0" y2="14" stroke="currentColor" stroke-opacity=".5"/>'
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7" stroke="{color}" stroke-width="3"/>'
         f'<circle cx="{mean:.1f}" cy="7" r="4" fill="{color}"/></svg>'
     )
+    numbers = f"{item.mean:+.3g} [{item.low:+.3g}, {item.high:+.3g}], {item.seeds} seeds"
     return (
-        f"<div>{html.escape(name)}: {html.escape(item.text)} {picture} "
-        f"difference {item.mean:+.3g} [{item.low:+.3g}, {item.high:+.3g}], {item.seeds} seeds</div>"
+        '<div style="display:flex;flex-wrap:wrap;gap:0 1em;align-items:center">'
+        f'{words}{picture}<span style="flex:0 0 17em">{numbers}</span></div>'
     )

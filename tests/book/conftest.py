@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
-SOURCES = ("*.yml", "pyproject.toml", "data/*.yml", "book/**/*", "chapters/**/*", "lossbook/**/*")
+SOURCES = ("_*.yml", "pyproject.toml", "data/*.yml", "book/**/*", "chapters/**/*", "lossbook/**/*")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [
     "--no-sandbox",

@@ -88,12 +88,15 @@ def test_mathematics_is_typeset(vendored: None, opened: Visit) -> None:
 
 
 def mathematics(tab: Page) -> tuple[int, list[str], list[str]]:
-    """How many formulas a page has; those that are still TeX; those that MathJax cannot read."""
+    """How many formulas a page has; those that are still TeX; what MathJax could not read in them.
+
+    It marks a formula with an error, and writes a command that it does not know in red.
+    """
     formulas = tab.locator(".math")
     return (
         formulas.count(),
         formulas.filter(has_not=tab.locator("mjx-container")).all_inner_texts(),
-        tab.locator("mjx-merror").all_inner_texts(),
+        tab.locator("mjx-merror, mjx-mtext[style*='color: red']").all_inner_texts(),
     )
 
 

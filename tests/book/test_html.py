@@ -105,16 +105,17 @@ def anchors(page: Path) -> set[str]:
 
 
 def broken(page: Path, soup: BeautifulSoup) -> Iterable[str]:
-    """The internal links of a page that lead nowhere."""
-    for link in soup.find_all("a", href=True):
-        url = urlsplit(link["href"])
+    """The internal links of a page that lead nowhere, and its files that are not there."""
+    for tag in soup.find_all(lambda tag: tag.get("href") or tag.get("src")):
+        link = tag.get("href") or tag.get("src")
+        url = urlsplit(link)
         if url.scheme or url.netloc:
             continue
         target = (page.parent / unquote(url.path)).resolve() if url.path else page
         if not target.is_file():
-            yield f"{link['href']}: no such file"
+            yield f"{link}: no such file"
         elif url.fragment and unquote(url.fragment) not in anchors(target):
-            yield f"{link['href']}: no such anchor"
+            yield f"{link}: no such anchor"
 
 
 def test_internal_links_lead_somewhere(page: Path, soup: BeautifulSoup) -> None:
@@ -125,10 +126,11 @@ def test_broken_links_are_seen(tmp_path: Path) -> None:
     (tmp_path / "there.html").write_text('<p id="here">')
     links = ["there.html", "there.html#here", "there.html#gone", "gone.html", "https://x.org", "#"]
     page = tmp_path / "page.html"
-    page.write_text("".join(f'<a href="{link}">a</a>' for link in links))
+    page.write_text("".join(f'<a href="{link}">a</a>' for link in links) + "<script src=a.js>")
     assert list(broken(page, read(page))) == [
         "there.html#gone: no such anchor",
         "gone.html: no such file",
+        "a.js: no such file",
     ]
 
 
@@ -228,10 +230,12 @@ def test_the_pages_of_the_book_exist(site: Path, pages: list[Path]) -> None:
 
 def test_a_chapter_opens_on_colab(page: Path, site: Path, soup: BeautifulSoup) -> None:
     document = page.relative_to(site).with_suffix("")
-    badges = [badge["href"] for badge in soup.select("a.colab-badge")]
+    colab = "https://colab.research.google.com/github/"
     repository = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
-    notebook = f"https://colab.research.google.com/github/{repository}/blob/main/{document}.ipynb"
-    assert badges == ([notebook] if document.parts[0] == "chapters" else [])
+    notebook = f"{colab}{repository}/blob/main/{document}.ipynb"
+    links = {link["href"] for link in soup.select(f'a[href^="{colab}"]')}
+    assert links == ({notebook} if document.parts[0] == "chapters" else set())
+    assert len(soup.select("article a.colab-badge")) == len(links)
 
 
 def test_every_chapter_has_an_explorable_figure(site: Path, pages: list[Path]) -> None:
