@@ -21,7 +21,8 @@ them. This page is written by the build from the last run. Contradicted claims s
 A claim is **reproduced** when every measured quantity supports it (for quantities with chance in them: the
 95 % interval over seeds lies on the claim's side of zero), **contradicted** when one of them clearly says the
 opposite, and **not at this scale** when the interval holds zero. None of these verdicts is about the paper's
-own experiments, which are larger; they say what a reader can see here.
+own experiments, which are larger; they say what a reader can see here. Seeds differ in initial weights, in
+the order of the batches and in what is drawn at random; the split of the data is one.
 """
 
 

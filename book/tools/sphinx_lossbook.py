@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
+from pybtex.database import Entry
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style as PlainStyle
+from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
@@ -116,7 +121,30 @@ class Chapters(SphinxDirective):
         return [*lines, ""]
 
 
+class AuthorYearLabels(BaseLabelStyle):
+    """Bibliography labels as the text cites: Leng et al., 2022."""
+
+    def format_labels(self, entries: list[Entry]) -> Iterator[str]:
+        for entry in entries:
+            people = [
+                " ".join((*person.prelast_names, *person.last_names))
+                for person in entry.persons.get("author", [])
+            ]
+            names = people[0] if people else entry.fields["title"].split(":")[0]
+            if len(people) == 2:
+                names += f" and {people[1]}"
+            elif len(people) > 2 or "others" in people[1:]:
+                names = f"{people[0]} et al."
+            yield f"{names}, {entry.fields.get('year', 'undated')}"
+
+
+class AuthorYear(PlainStyle):
+    default_label_style = AuthorYearLabels
+    default_sorting_style = "author_year_title"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    register_plugin("pybtex.style.formatting", "lossbook", AuthorYear)
     app.connect("config-inited", configure)
     app.connect("builder-inited", leave_out_thebe)
     app.connect("builder-inited", serve_vendored_files)

@@ -9,15 +9,18 @@ with the reader's own function plugged in. On paper it is a picture of its start
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import inspect
 import itertools
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from string import Formatter
 from typing import Any
 
 import torch
@@ -72,6 +75,7 @@ class Curve:
 def with_slope(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
     """A curve function for two panels: the value of `function` and its derivative by autograd."""
 
+    @functools.wraps(function)
     def value_and_slope(x: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
         leaf = x.detach().clone().requires_grad_()
         with torch.enable_grad():
@@ -176,13 +180,14 @@ class Explorable:
         draw()
 
     def _picture(self, settings: Mapping[str, float | str]) -> Any:
+        drawn = [self.values(curve, settings) for curve in self.curves]
         figure, axes = plots.canvas(1, len(self.panels), squeeze=False)
         shown = {
             name: control.shown[control.stops.index(settings[name])]
             for name, control in self.controls.items()
         }
         for row, curve in enumerate(self.curves):
-            for panel, values in enumerate(self.values(curve, settings)):
+            for panel, values in enumerate(drawn[row]):
                 axes[0, panel].plot(
                     self.x, values, color=plots.PALETTE[row % len(plots.PALETTE)],
                     dashes=[float(dash) / 2 for dash in _dash(row).split()] or (1, 0),
@@ -261,7 +266,8 @@ class Explorable:
         )
 
     def _panel(self, panel: int) -> str:
-        title, (low, high) = list(self.panels.items())[panel]
+        title, limits = list(self.panels.items())[panel]
+        low, high = float(limits[0]), float(limits[1])
         first, last = float(self.x[0]), float(self.x[-1])
         across = (_WIDTH - _LEFT - _RIGHT) / (last - first)
         up = -(_HEIGHT - _TOP - _BOTTOM) / (high - low)
@@ -290,7 +296,11 @@ class Explorable:
         for row, curve in enumerate(self.curves):
             values = self.values(curve, start)[panel].double()
             pairs = zip(self.x.double().tolist(), values.tolist(), strict=True)
-            points = " ".join(f"{left + across * x:.2f},{bottom + up * y:.2f}" for x, y in pairs)
+            points = " ".join(
+                f"{left + across * x:.2f},{bottom + up * y:.2f}"
+                for x, y in pairs
+                if math.isfinite(y)
+            )
             lines.append(
                 f'<polyline data-curve="{row}" points="{points}" fill="none" {_stroke(row)}/>'
             )
@@ -307,9 +317,11 @@ class Explorable:
         )
 
     def _legend(self, row: int) -> str:
+        shown = {name: control.shown[control.start] for name, control in self.controls.items()}
+        label = self.curves[row].label.format(**shown)
         return (
             f'<span><svg viewBox="0 0 30 10" aria-hidden="true"><line x1="0" x2="30" y1="5" y2="5" '
-            f'{_stroke(row)}/></svg><span data-legend="{row}"></span></span>'
+            f'{_stroke(row)}/></svg><span data-legend="{row}">{html.escape(label)}</span></span>'
         )
 
 
@@ -342,12 +354,13 @@ def curves(
     """
     if not alt.strip():
         raise ValueError("alt must say in words what the figure shows")
-    if x[1].ndim != 1 or not bool((x[1].diff() > 0).all()):
-        raise ValueError("x must be a label and a tensor of increasing points")
+    if x[1].ndim != 1 or len(x[1]) < 2 or not bool((x[1].diff() > 0).all()):
+        raise ValueError("x must be a label and a tensor of at least two increasing points")
     drawn = []
     for label, entry in curves.items():
         function, *names = entry if isinstance(entry, tuple) else (entry,)
-        unknown = set(names) - set(controls)
+        quoted = {name for _, name, _, _ in Formatter().parse(label) if name}
+        unknown = (quoted | set(names)) - set(controls)
         if unknown:
             raise ValueError(f"curves[{label!r}] names unknown controls {sorted(unknown)}")
         drawn.append(Curve(label, function, tuple(names)))

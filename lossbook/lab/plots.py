@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -93,11 +94,15 @@ def _svg(figure: Figure, alt: str) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    # Several figures share a page, so their parts must not share names.
+    own = uuid.uuid4().hex[:8]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}-", svg)
     width = float(re.search(r'width="([\d.]+)pt"', svg).group(1))  # type: ignore[union-attr]
     head = (
         f'<svg role="img" aria-label="{html.escape(alt, quote=True)}" class="lossbook-figure" '
-        f'style="width:100%;max-width:{width * 1.25:.0f}px;height:auto" '
+        f'style="width:100%;max-width:{width * 1.25:.0f}px;height:auto;'
+        f'stroke-linejoin:round;stroke-linecap:butt" '
     )
     svg = svg.replace("<svg ", head, 1)
     return re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)

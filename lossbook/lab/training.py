@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from lossbook.lab.datasets import Dataset, generator
 
-__all__ = ["Ensemble", "Fit", "accuracy", "device", "fit", "mlp", "predictions", "scale"]
+__all__ = ["Ensemble", "Fit", "accuracy", "device", "fit", "mlp", "predictions", "scale", "set_up"]
 
 
 def device(name: torch.device | str | None = None) -> torch.device:
@@ -49,6 +49,12 @@ def scale() -> Literal["small", "full"]:
     if value not in ("small", "full"):
         raise ValueError(f"LOSSBOOK_SCALE must be 'small' or 'full', got {value!r}")
     return cast(Literal["small", "full"], value)
+
+
+def set_up(seed: int = 0) -> None:
+    """Begin a chapter: seed torch, and say in one line where and at which scale it runs."""
+    torch.manual_seed(seed)
+    print(f"running on {device()} at {scale()} scale")
 
 
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU) -> Callable[[], nn.Module]:

@@ -107,13 +107,22 @@ def test_the_page_follows_the_reader_s_color_scheme(opened: Visit, scheme: str) 
 def test_a_phone_need_not_scroll_sideways(opened: Visit) -> None:
     opened.tab.set_viewport_size(PHONE)
     width = opened.tab.evaluate("document.documentElement.scrollWidth")
-    wide = opened.tab.evaluate(
-        """() => [...document.querySelectorAll("body *")]
-            .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
-            .slice(0, 5).map((element) => element.outerHTML.slice(0, 80))"""
-    )
+    culprits = opened.tab.evaluate(WIDE) if width > PHONE["width"] + 1 else []
     opened.tab.set_viewport_size(DESKTOP)
-    assert width <= PHONE["width"] + 1, wide
+    assert width <= PHONE["width"] + 1, culprits
+
+
+# The innermost elements that reach beyond the window and do not scroll inside another.
+WIDE = """() => {
+  const scrolls = (box) =>
+    box && (getComputedStyle(box).overflowX !== "visible" || scrolls(box.parentElement));
+  const reach = (box) =>
+    box.getBoundingClientRect().left + Math.max(box.offsetWidth, box.scrollWidth);
+  const wide = [...document.querySelectorAll("body *")].filter(
+    (box) => reach(box) > innerWidth + 1 && !scrolls(box));
+  return wide.filter((box) => !wide.some((other) => other !== box && box.contains(other)))
+    .map((box) => box.outerHTML.slice(0, 80));
+}"""
 
 
 FIGURES = ".lossbook-figure, figure.lossbook-explorable, .lossbook-claim"

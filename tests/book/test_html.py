@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,6 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup, Tag
 from pybtex.database import parse_file
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -83,6 +83,11 @@ def test_a_failure_names_its_cell_and_stays_until_it_is_repaired(
     assert [output["text"] for output in outputs] == ["2\n"]
     assert len(cache.list_cache_records()) == 2
 
+    (good.parent / "lossbook" / "toy.py").write_text("answer = 1 / 0")
+    assert execute.main() == 1 and "good.ipynb FAILED in cell 1" in capsys.readouterr().out
+    with pytest.raises(KeyError):  # the outputs of the better days are gone
+        cache.match_cache_file(str(good))
+
 
 @pytest.mark.parametrize(
     ("cell", "told"),

@@ -177,7 +177,7 @@ def test_the_card_says_the_outcome_the_claim_and_the_numbers(
     card = claim._repr_html_()
     assert f"{outcome}</strong>" in card and "x &lt; y &amp; z" in card and "1 &lt; 2" in card
     assert papers.load()[KEY].title in card and "the gap: " in card
-    assert f"difference {item.mean:+.3g} [{item.low:+.3g}, {item.high:+.3g}], 5 seeds" in card
+    assert f"{item.mean:+.3g} [{item.low:+.3g}, {item.high:+.3g}], 5 seeds" in card
     assert 'role="img" aria-label="difference' in card
     assert repr(claim) == f"{outcome}: x < y & z [{KEY}]\n  the gap: 1 < 2"
 

@@ -138,8 +138,9 @@ def test_bad_input_is_refused_at_once(changes: dict[str, Any], message: str) -> 
     [torch.sin, lambda x: (x, x, x), lambda x: (x[1:], x[1:]), lambda x: (x.sum(), x.sum())],
 )
 def test_values_of_a_wrong_shape_are_refused(function: Callable[..., Any]) -> None:
+    wrong = figure(curves={"wrong": function})
     with pytest.raises(ValueError, match=r"'wrong' must give 2 tensors of shape \(11,\)"):
-        figure(curves={"wrong": function})
+        wrong._repr_mimebundle_()
 
 
 # --- in the page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -56,6 +57,7 @@ def test_a_figure_is_svg_in_the_page_s_ink_with_its_words(shown: list[dict[str, 
     plots.regions(axes[1], lambda g: g.softmax(1), torch.randn(9, 2), torch.arange(9) % 2,
                   highlight=torch.arange(9) < 3)  # fmt: skip
     axes[0].set(title="A title", xlabel="x")
+    figure.set_facecolor("white")
     alt = 'A line that rises from 0 to 1 & is called "line" < rising'
     plots.show(figure, alt)
     (bundle,) = shown
@@ -67,9 +69,22 @@ def test_a_figure_is_svg_in_the_page_s_ink_with_its_words(shown: list[dict[str, 
     assert svg.get("class") == "lossbook-figure" and svg.get("viewBox")
     assert svg.get("width") is None and svg.get("height") is None  # the page decides
     assert "#010203" not in bundle["text/html"] and "currentColor" in bundle["text/html"]
-    ground = svg.find(".//*[@id='patch_1']/*")
-    assert ground.get("style") == "fill: none"
+    (ground,) = (part for part in svg.iter() if part.get("id", "").endswith("-patch_1"))
+    assert ground[0].get("style") == "fill: none"
     assert plt.get_fignums() == []
+
+
+def test_figures_on_one_page_share_no_names_and_no_style(shown: list[dict[str, str]]) -> None:
+    for _ in range(2):
+        figure, axes = plots.canvas()
+        axes.plot([0, 1])
+        plots.show(figure, "A line")
+    names = [re.findall(r'\bid="([^"]+)"', bundle["text/html"]) for bundle in shown]
+    assert names[0] and not set(names[0]) & set(names[1])
+    for own, bundle in zip(names, shown, strict=True):
+        used = re.findall(r'(?:href="#|url\(#)([^")]+)', bundle["text/html"])
+        assert used and set(used) <= set(own)
+        assert "<style" not in bundle["text/html"]
 
 
 def test_a_figure_has_a_picture_for_paper(shown: list[dict[str, str]]) -> None:
@@ -158,14 +173,3 @@ def test_regions_colors_each_place_by_its_class_and_confidence() -> None:
     points, rings = axes.collections
     assert points.get_offsets().data == pytest.approx(inputs.numpy())
     assert rings.get_offsets().data == pytest.approx(inputs[1:].numpy())
-
-
-def test_label_lines_names_the_lines() -> None:
-    _, axes = plots.canvas()
-    axes.plot([0, 1], label="old")
-    axes.plot([1, 0], label="other")
-    plots.label_lines(axes, ["up", "down"], title="way")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["up", "down"]
-    assert axes.get_legend().get_title().get_text() == "way"
-    with pytest.raises(ValueError, match="argument"):
-        plots.label_lines(axes, ["only one"])
