@@ -13,6 +13,7 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import yaml
@@ -122,20 +123,25 @@ class Chapters(SphinxDirective):
 
 
 class AuthorYearLabels(BaseLabelStyle):
-    """Bibliography labels as the text cites: Leng et al., 2022."""
+    """Bibliography labels as the text cites: Leng et al., 2022; a letter where two would be alike."""
 
     def format_labels(self, entries: list[Entry]) -> Iterator[str]:
-        for entry in entries:
-            people = [
-                " ".join((*person.prelast_names, *person.last_names))
-                for person in entry.persons.get("author", [])
-            ]
-            names = people[0] if people else entry.fields["title"].split(":")[0]
-            if len(people) == 2:
-                names += f" and {people[1]}"
-            elif len(people) > 2 or "others" in people[1:]:
-                names = f"{people[0]} et al."
-            yield f"{names}, {entry.fields.get('year', 'undated')}"
+        labels = [self.label(entry) for entry in entries]
+        for i, label in enumerate(labels):
+            alike = labels[:i].count(label)
+            yield label + (ascii_lowercase[alike] if labels.count(label) > 1 else "")
+
+    def label(self, entry: Entry) -> str:
+        people = [
+            " ".join((*person.prelast_names, *person.last_names))
+            for person in entry.persons.get("author", [])
+        ]
+        names = people[0] if people else entry.fields["title"].split(":")[0]
+        if len(people) > 2 or "others" in people:
+            names += " et al."
+        elif len(people) == 2:
+            names += f" and {people[1]}"
+        return f"{names}, {entry.fields.get('year', 'undated')}"
 
 
 class AuthorYear(PlainStyle):
