@@ -136,7 +136,7 @@ class AuthorYearLabels(BaseLabelStyle):
             " ".join((*person.prelast_names, *person.last_names))
             for person in entry.persons.get("author", [])
         ]
-        names = people[0] if people else entry.fields["title"].split(":")[0]
+        names = people[0] if people else entry.fields["title"].split(":")[0].strip("{}")
         if len(people) > 2 or "others" in people:
             names += " et al."
         elif len(people) == 2:
