@@ -122,7 +122,7 @@
     const line = rows(current("lines")).map(place);
     let polyline = 0;
     segments.forEach((segment, i) => {
-      if (!line[i].every(Number.isFinite)) polyline += 1;
+      if (line[i][0] === Infinity) polyline += 1; // the row that ends one
       segment.corners = [line[i], line[i + 1]];
       segment.set({ stroke: spec.lineGroups ? color(spec.lineGroups[polyline] ?? 0) : "currentColor" });
     });

@@ -200,18 +200,22 @@ class Scene:
     def _tables(self) -> dict[str, Tensor]:
         """For each part (S, numbers): a row for each combination of the part's own controls, row-major.
 
-        Polylines are joined and filled up with rows of NaN, and a surface is x, y and its heights in turn.
+        Polylines stand one after another, each ended by a row of infinities, and are filled up with rows of
+        NaN; a surface is x, y and its heights in turn.
         """
         d = self._dimension
         tables = {}
         if self.points is not None:
             tables["points"] = [self._points(s).flatten() for s in self._stops("points")]
         if self.lines is not None:
-            gap = torch.full((1, d), torch.nan)
-            joined = [
-                torch.cat([row for line in self._lines(s) for row in (line.cpu(), gap)] or [gap])
-                for s in self._stops("lines")
-            ]
+            end = torch.full((1, d), torch.inf)
+            joined = []
+            for settings in self._stops("lines"):
+                lines = [
+                    line.cpu().where(line.cpu().isfinite(), torch.nan)
+                    for line in self._lines(settings)
+                ]
+                joined.append(torch.cat([part for line in lines for part in (line, end)] or [end]))
             tables["lines"] = [*pad_sequence(joined, True, torch.nan).flatten(1)]
         if self.surface is not None:
             grids = [g for s in self._stops("surface") if (g := self._surface(s)) is not None]
