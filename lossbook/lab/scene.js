@@ -199,10 +199,10 @@
   }
 
   function follow() {
-    let last = null;
+    let [last, before] = [null, null];
     svg.addEventListener("pointerdown", (event) => {
       if (!event.isPrimary || event.button) return;
-      last = event;
+      [last, before] = [event, [azimuth, elevation]];
       svg.setPointerCapture(event.pointerId);
       svg.classList.add("dragging");
     });
@@ -212,8 +212,13 @@
       turn(degrees * (event.clientX - last.clientX), degrees * (event.clientY - last.clientY));
       last = event;
     });
-    for (const end of ["pointerup", "pointercancel"])
-      svg.addEventListener(end, () => { last = null; svg.classList.remove("dragging"); });
+    const release = () => { last = null; svg.classList.remove("dragging"); };
+    svg.addEventListener("pointerup", release);
+    svg.addEventListener("pointercancel", () => { // the finger scrolls the page
+      if (last) [azimuth, elevation] = before;
+      release();
+      draw();
+    });
     svg.addEventListener("keydown", (event) => {
       const turns = { ArrowLeft: [-5, 0], ArrowRight: [5, 0], ArrowUp: [0, -5], ArrowDown: [0, 5] }[event.key];
       if (!turns) return;
