@@ -1,4 +1,4 @@
-"""Explorable figures: curves that move with a control, wherever the page is read.
+"""Explorable figures: curves, and scenes in space, that move with a control wherever the page is read.
 
 One object, three lives. In the rendered book it is SVG and a little JavaScript over values that torch
 computed for every position of its controls, so it works without a kernel and without a network. In
@@ -8,59 +8,48 @@ with the reader's own function plugged in. On paper it is a picture of its start
 
 from __future__ import annotations
 
-import base64
 import functools
 import html
-import inspect
-import itertools
 import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from string import Formatter
 from typing import Any
 
 import torch
-from IPython.display import display
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from lossbook.lab import plots
+from lossbook.lab.controls import (
+    Control as Control,
+)
+from lossbook.lab.controls import (
+    Settings,
+    combinations,
+    element,
+    encode,
+    show_widgets,
+    taken,
+)
+from lossbook.lab.controls import (
+    choice as choice,
+)
+from lossbook.lab.controls import (
+    slider as slider,
+)
+from lossbook.lab.scene import Scene as Scene
+from lossbook.lab.scene import scene as scene
 
 #: Maps points (N,) and the values of its controls to one (N,) tensor for each panel.
 CurveFunction = Callable[..., Tensor | tuple[Tensor, ...]]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 400, 280, 48, 10, 26, 44
 _DASHES = ("", "7 4", "2 4", "9 3 2 3", "4 3", "12 4", "1 3", "6 2 1 2")
-
-
-@dataclass(frozen=True)
-class Control:
-    """A control with its stops: a slider over numbers, or a choice among names."""
-
-    label: str
-    stops: tuple[float | str, ...]
-    start: int
-
-    @property
-    def shown(self) -> list[str]:
-        """The stops as the reader sees them."""
-        return [stop if isinstance(stop, str) else f"{stop:.4g}" for stop in self.stops]
-
-
-def slider(label: str, stops: Iterable[float] | Tensor, start: float) -> Control:
-    """A slider over the numbers `stops`, first at the stop nearest to `start`."""
-    numbers = tuple(float(stop) for stop in stops)
-    nearest = min(range(len(numbers)), key=lambda i: abs(numbers[i] - start))
-    return Control(label, numbers, nearest)
-
-
-def choice(label: str, options: Sequence[str], start: str) -> Control:
-    """A menu of names, first at `start`."""
-    return Control(label, tuple(options), list(options).index(start))
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ class Explorable:
     alt: str
     question: str = ""
 
-    def values(self, curve: Curve, settings: Mapping[str, float | str]) -> Tensor:
+    def values(self, curve: Curve, settings: Settings) -> Tensor:
         """(P, N) values of a curve in each panel at the given settings of all controls."""
         result = curve.function(self.x, **{name: settings[name] for name in curve.controls})
         rows = torch.stack(result) if isinstance(result, tuple) else result[None]
@@ -136,50 +125,15 @@ class Explorable:
             kernel to compute with, so the same figure comes back in static form, your curves included.
         """
         added = tuple(
-            Curve(name.replace("_", " "), f, self._controls_of(f)) for name, f in own.items()
+            Curve(name.replace("_", " "), f, taken(f, self.controls)) for name, f in own.items()
         )
         figure = replace(self, name=f"{self.name}-live", curves=self.curves + added)
         if os.environ.get("LOSSBOOK_STATIC"):
             return figure
-        figure._show_widgets()
+        show_widgets(figure.controls, figure._picture, figure.alt)
         return None
 
-    def _controls_of(self, function: CurveFunction) -> tuple[str, ...]:
-        return tuple(
-            name for name in inspect.signature(function).parameters if name in self.controls
-        )
-
-    def _show_widgets(self) -> None:
-        import ipywidgets as widgets
-
-        boxes = {
-            name: widgets.SelectionSlider(
-                options=list(zip(control.shown, control.stops, strict=True)),
-                index=control.start,
-                description=control.label,
-                style={"description_width": "initial"},
-            )
-            if not isinstance(control.stops[0], str)
-            else widgets.Dropdown(
-                options=control.stops, index=control.start, description=control.label
-            )
-            for name, control in self.controls.items()
-        }
-        picture = widgets.Output()
-
-        def draw(_: object = None) -> None:
-            with picture:
-                picture.clear_output(wait=True)
-                plots.show(
-                    self._picture({name: box.value for name, box in boxes.items()}), self.alt
-                )
-
-        for box in boxes.values():
-            box.observe(draw, names="value")
-        display(widgets.VBox([*boxes.values(), picture]))
-        draw()
-
-    def _picture(self, settings: Mapping[str, float | str]) -> Any:
+    def _picture(self, settings: Settings) -> Any:
         drawn = [self.values(curve, settings) for curve in self.curves]
         figure, axes = plots.canvas(1, len(self.panels), squeeze=False)
         shown = {
@@ -208,14 +162,14 @@ class Explorable:
         identity = f"explore-{uuid.uuid4().hex[:12]}"
         names = list(self.controls)
         specification = {
-            "x": _encode(self.x),
+            "x": encode(self.x),
             "panels": len(self.panels),
             "controls": [{"name": name, "shown": self.controls[name].shown} for name in names],
             "curves": [
                 {
                     "label": curve.label,
                     "controls": [names.index(name) for name in curve.controls],
-                    "data": _encode(self._all_values(curve)),
+                    "data": encode(self._all_values(curve)),
                 }
                 for curve in self.curves
             ],
@@ -226,7 +180,7 @@ class Explorable:
             [
                 f'<figure class="lossbook-explorable" id="{identity}" data-name="{self.name}">',
                 f"<style>{files.joinpath('explore.css').read_text()}</style>",
-                f'<div class="controls">{"".join(self._control(name) for name in names)}</div>',
+                f'<div class="controls">{"".join(element(*item) for item in self.controls.items())}</div>',
                 f'<div class="panels">{"".join(self._panel(i) for i in range(len(self.panels)))}</div>',
                 f'<div class="legend">{"".join(self._legend(i) for i in range(len(self.curves)))}</div>',
                 '<div class="readout" data-readout aria-live="polite"></div>',
@@ -239,31 +193,8 @@ class Explorable:
 
     def _all_values(self, curve: Curve) -> Tensor:
         """Values at every combination of the curve's own controls, row-major."""
-        stops = [self.controls[name].stops for name in curve.controls]
-        settings = (
-            dict(zip(curve.controls, combination, strict=True))
-            for combination in itertools.product(*stops)
-        )
+        settings = combinations(self.controls, curve.controls)
         return torch.stack([self.values(curve, setting) for setting in settings])
-
-    def _control(self, name: str) -> str:
-        control = self.controls[name]
-        label = html.escape(control.label)
-        if isinstance(control.stops[0], str):
-            options = "".join(
-                f'<option value="{i}"{" selected" if i == control.start else ""}>{html.escape(text)}</option>'
-                for i, text in enumerate(control.shown)
-            )
-            # Every control has an output, so that controls and outputs pair up; a menu shows its own value.
-            return (
-                f'<label>{label} <select data-control="{name}">{options}</select>'
-                f"<output data-output hidden></output></label>"
-            )
-        return (
-            f'<label>{label} <input type="range" data-control="{name}" min="0" '
-            f'max="{len(control.stops) - 1}" step="1" value="{control.start}">'
-            f"<output data-output>{control.shown[control.start]}</output></label>"
-        )
 
     def _panel(self, panel: int) -> str:
         title, limits = list(self.panels.items())[panel]
@@ -365,10 +296,6 @@ def curves(
             raise ValueError(f"curves[{label!r}] names unknown controls {sorted(unknown)}")
         drawn.append(Curve(label, function, tuple(names)))
     return Explorable(name, *x, tuple(drawn), dict(controls), dict(panels), alt, question)
-
-
-def _encode(values: Tensor) -> str:
-    return base64.b64encode(values.detach().cpu().float().numpy().astype("<f4").tobytes()).decode()
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
 SOURCES = ("_*.yml", "pyproject.toml", "data/*.yml", "book/**/*", "chapters/**/*", "lossbook/**/*")
+CURVES, SCENE = "lossbook-explorable", "lossbook-explorable lossbook-scene"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [
     "--no-sandbox",
@@ -32,9 +33,9 @@ def built_pages() -> list[str]:
     return sorted(str(p) for p in found if p.parts[0] != "_static" and str(p) != "index.html")
 
 
-def built_explorables() -> list[tuple[str, str]]:
-    """Page and name of every explorable figure."""
-    figure = re.compile(r'<figure class="lossbook-explorable"[^>]* data-name="([^"]*)"')
+def built_figures(kind: str) -> list[tuple[str, str]]:
+    """Page and name of every explorable figure of a kind, which is its class in full."""
+    figure = re.compile(rf'<figure class="{kind}"[^>]* data-name="([^"]*)"')
     texts = {page: (SITE / page).read_text(encoding="utf-8") for page in built_pages()}
     return [(page, name) for page, text in texts.items() for name in figure.findall(text)]
 
@@ -45,9 +46,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     Where nothing is built it runs once all the same, for the fixture ``site`` to fail it.
     """
     if "explorable" in metafunc.fixturenames:
-        pairs = built_explorables() or [("book/intro.html", "")]
+        pairs = built_figures(CURVES) or [("book/intro.html", "")]
         ids = [f"{page}:{name}" for page, name in pairs]
         metafunc.parametrize("page, explorable", pairs, ids=ids, indirect=["page"], scope="module")
+    elif "built_scene" in metafunc.fixturenames:  # none is none: skipped
+        pairs = built_figures(SCENE)
+        ids = [f"{page}:{name}" for page, name in pairs]
+        metafunc.parametrize("page, built_scene", pairs, ids=ids, indirect=["page"], scope="module")
     elif "page" in metafunc.fixturenames:
         pages = built_pages() or ["book/intro.html"]
         metafunc.parametrize("page", pages, ids=pages, indirect=True, scope="module")
@@ -79,7 +84,12 @@ def pages(site: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def explorable_names(site: Path) -> list[str]:
-    return [name for _, name in built_explorables()]
+    return [name for _, name in built_figures(CURVES)]
+
+
+@pytest.fixture(scope="session")
+def scene_names(site: Path) -> list[str]:
+    return [name for _, name in built_figures(SCENE)]
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,9 @@ def cross_entropy_duel_live(m: Tensor, settings: Settings) -> list[Tensor]:
     return [*cross_entropy_duel(m, settings), torch.stack([ramp, force])]
 
 
+# What a scene must show: its points (N, 3), or (N, 2) in the plane, for what the controls show.
+SCENES: dict[str, Callable[[Settings], Tensor]] = {}
+
 EXPECTED: dict[str, Callable[[Tensor, Settings], list[Tensor]]] = {
     "cross-entropy-family": cross_entropy_family,
     "cross-entropy-duel": cross_entropy_duel,

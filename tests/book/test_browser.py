@@ -6,11 +6,12 @@ import base64
 import json
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -20,9 +21,10 @@ import torch
 from playwright.sync_api import Browser, Locator, Page, expect
 from torch import Tensor
 
-from lossbook.lab import explore
+from lossbook.lab import explore, plots
 
-EXPECTED = runpy.run_path(str(Path(__file__).with_name("explorables.py")))["EXPECTED"]
+REGISTRY = runpy.run_path(str(Path(__file__).with_name("explorables.py")))
+EXPECTED, SCENES = REGISTRY["EXPECTED"], REGISTRY["SCENES"]
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 LOCAL = ("file:", "data:", "blob:")
@@ -406,3 +408,393 @@ def test_a_broken_explorable_is_seen(
         else:
             with pytest.raises(AssertionError):
                 move_every_control(figure, "toy")
+
+
+# --- scenes
+
+
+def test_every_scene_has_its_own_name_and_expectation(scene_names: list[str]) -> None:
+    assert sorted(scene_names) == sorted(SCENES)
+
+
+def test_a_scene_shows_what_torch_computes(browser: Browser, page: Path, built_scene: str) -> None:
+    with visit(browser, page.as_uri()) as opened:
+        figure = opened.tab.locator(f'figure.lossbook-scene[data-name="{built_scene}"]')
+        complaints = list(opened.errors)
+        explore_scene(figure, built_scene)
+        assert opened.errors == complaints
+
+
+@dataclass
+class Look:
+    """What a scene shows at one position of its controls, seen from one side."""
+
+    settings: dict[str, str]
+    coordinates: Tensor  # (N, 2 or 3)
+    drawn: Tensor  # (N, 2), NaN where nothing is drawn
+    view: list[float]
+
+
+LOOK = """(figure) => ({
+  outputs: [...figure.querySelectorAll("[data-output]")].map((output) => output.textContent),
+  coordinates: figure.lossbookScene.coordinates(),
+  view: figure.lossbookScene.view(),
+  readouts: figure.lossbookScene.readouts(),
+  readout: figure.querySelector("[data-readout]")?.textContent ?? "",
+  drawn: [...figure.querySelectorAll("[data-point]")]
+    .sort((one, other) => one.dataset.point - other.dataset.point)
+    .map((circle) => getComputedStyle(circle).display === "none" ? [NaN, NaN]
+      : ["cx", "cy"].map((name) => Number(circle.getAttribute(name)))),
+})"""
+
+
+def look(figure: Locator, name: str, specification: dict) -> Look:
+    """Read a scene, and compare it with the registry's coordinates seen from where it says it is seen."""
+    seen = figure.evaluate(LOOK)
+    settings = {}
+    for control, text in zip(specification["controls"], seen["outputs"], strict=True):
+        assert text in control["shown"]
+        settings[control["name"]] = text
+    expected = SCENES[name](settings).double()
+    dimension, rows = specification["dimension"], len(expected)
+    coordinates = torch.tensor(seen["coordinates"]).double().reshape(rows, dimension)
+    size = expected.abs().clamp(min=1)
+    torch.testing.assert_close(
+        coordinates / size, expected / size, rtol=0, atol=1e-6, equal_nan=True
+    )
+    drawn = torch.tensor(seen["drawn"]).double().reshape(rows, 2)
+    torch.testing.assert_close(
+        drawn,
+        projected(coordinates, seen["view"], specification),
+        rtol=0,
+        atol=2e-3,
+        equal_nan=True,
+    )
+    for label, value in seen["readouts"].items():
+        shown = re.search(rf"(?:^|·)\s*{re.escape(label)} (\S+)", seen["readout"])[1]
+        assert float(shown.replace("–", "nan")) == pytest.approx(value, rel=1e-3, nan_ok=True)
+    return Look(settings, coordinates, drawn, seen["view"])
+
+
+def projected(coordinates: Tensor, view: list[float], specification: dict) -> Tensor:
+    """Turn the scene so that the reader sits on the x axis, and look along it."""
+    center, scale = (torch.tensor(specification[key]).double() for key in ("center", "scale"))
+    solid = torch.nn.functional.pad(coordinates, (0, 3 - coordinates.shape[1]))
+    x, y, z = ((solid - center) * scale).T
+    azimuth, elevation = np.deg2rad(view)
+    x, y = x * np.cos(azimuth) + y * np.sin(azimuth), y * np.cos(azimuth) - x * np.sin(azimuth)
+    z = z * np.cos(elevation) - x * np.sin(elevation)
+    return 200 + specification["unit"] * torch.stack([y, -z], 1)
+
+
+def drag(figure: Locator, right: int, down: int) -> None:
+    """Drag a scene from its middle."""
+    svg, mouse = figure.locator("svg[data-scene]"), figure.page.mouse
+    svg.scroll_into_view_if_needed()
+    box = svg.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + right, y + down, steps=4)
+    mouse.up()
+    mouse.move(x + 2 * right, y)  # let go: this turns nothing
+
+
+def explore_scene(figure: Locator, name: str) -> None:
+    """Move every control of a scene and turn it, and compare what it shows each time."""
+    specification = json.loads(figure.locator("script[type='application/json']").text_content())
+    svg = figure.locator("svg[data-scene]")
+    items = svg.locator("[data-items]")
+
+    def now() -> Look:
+        return look(figure, name, specification)
+
+    now()
+    for index, control in enumerate(specification["controls"]):
+        looks, pictures = [], set()
+        for stop in moves(figure.locator("[data-control]").nth(index), len(control["shown"])):
+            looks.append(now())
+            readout = figure.locator("[data-readout]").all_inner_texts()
+            pictures.add((items.inner_html(), *readout))
+            assert looks[-1].settings[control["name"]] == control["shown"][stop]
+        assert len({one.settings[control["name"]] for one in looks}) > 1
+        assert len(pictures) > 1, f"{control['name']} changes nothing"
+
+    before, picture = now(), items.inner_html()
+    drag(figure, 60, -25)
+    after = now()
+    torch.testing.assert_close(
+        after.coordinates, before.coordinates, rtol=0, atol=0, equal_nan=True
+    )
+    if specification["dimension"] == 2:
+        assert (after.view, items.inner_html()) == (before.view, picture)
+        return
+    assert all(a != b for a, b in zip(after.view, before.view, strict=True))
+    assert items.inner_html() != picture
+    if after.drawn.isfinite().any():
+        assert (after.drawn - before.drawn).abs().nan_to_num().max() > 1
+    turned = after.view
+    svg.focus()
+    for key, (azimuth, elevation) in ARROWS.items():
+        svg.press(key)
+        change = [new - old for new, old in zip(now().view, turned, strict=True)]
+        change[0] = (change[0] + 180) % 360 - 180
+        assert change == pytest.approx([azimuth, elevation])
+        turned = now().view
+    svg.dblclick()
+    assert now().view == specification["view"]
+
+
+ARROWS = {"ArrowRight": (-5, 0), "ArrowUp": (0, -5), "ArrowLeft": (5, 0), "ArrowDown": (0, 5)}
+
+
+# --- the scenes' checks can fail
+
+CORNERS = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1], [0, 0.3, 0.2]])
+
+
+def corners(time: float, form: str) -> Tensor:
+    """A tetrahedron that grows; its last point comes late."""
+    return torch.where(
+        torch.tensor([[time < 0.5]] * 5) & (torch.arange(5) == 4)[:, None],
+        torch.nan,
+        CORNERS * (1 + time) * torch.tensor({"even": [1.0, 1, 1], "long": [1.0, 1, 3]}[form]),
+    )
+
+
+def spokes(time: float) -> list[Tensor]:
+    return [torch.stack([torch.zeros(3), corner * (1 + time)]) for corner in CORNERS[:3]]
+
+
+def saddle(time: float) -> tuple[Tensor, Tensor, Tensor]:
+    x, y = torch.linspace(-1, 1, 5), torch.linspace(0, 1, 4)
+    return x, y, x[:, None] ** 2 - time * y**2
+
+
+SPACE = explore.scene(
+    "toy",
+    points=corners,
+    groups=torch.tensor([0, 1, 2, 0, 8]),
+    labels=[f"class {k}" for k in range(9)],
+    lines=spokes,
+    line_groups=[0, 1, 2],
+    controls={
+        "time": explore.slider("time", torch.linspace(0, 1, 7), 0.5),
+        "form": explore.choice("form", ["even", "long"], "even"),
+    },
+    readouts=lambda time, form: {"energy": 1 / (time + len(form)), "none": float("nan")},
+    play=True,
+    alt="A tetrahedron for a test",
+)
+PLANE = explore.scene(
+    "toy",
+    points=lambda time: corners(time, "even")[:, :2],
+    groups=torch.tensor([0, 1, 2, 0, 1]),
+    labels=["a", "b", "c"],
+    controls={"time": SPACE.controls["time"]},
+    circle=True,
+    axes=["x", "y"],
+    alt="Five points in a plane",
+)
+GROUND = explore.scene(
+    "toy",
+    surface=saddle,
+    lines=lambda: [CORNERS[:4]],
+    controls={"time": SPACE.controls["time"]},
+    axes=["x", "y", "height"],
+    alt="A surface and a line",
+)
+
+
+def toy_scene(settings: dict[str, str]) -> Tensor:
+    (time,) = (t for t in torch.linspace(0, 1, 7).tolist() if f"{t:.4g}" == settings["time"])
+    return corners(time, settings.get("form", "even"))
+
+
+@contextmanager
+def toy_page(
+    browser: Browser, tmp_path: Path, html: str, scheme: str = "light"
+) -> Iterator[tuple[Visit, Locator]]:
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset='utf-8'>{html}")
+    with visit(browser, (tmp_path / "page.html").as_uri(), scheme) as opened:
+        yield opened, opened.tab.locator("figure")
+
+
+def html_of(scene: explore.Scene) -> str:
+    return scene._repr_mimebundle_()["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("scene", "expected"),
+    [
+        (SPACE, toy_scene),
+        (PLANE, lambda settings: toy_scene(settings)[:, :2]),
+        (GROUND, lambda _: torch.zeros(0, 3)),
+    ],
+)
+def test_a_whole_scene_passes(
+    browser: Browser,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scene: explore.Scene,
+    expected: Callable[[dict[str, str]], Tensor],
+) -> None:
+    monkeypatch.setitem(SCENES, "toy", expected)
+    with toy_page(browser, tmp_path, html_of(scene)) as (opened, figure):
+        explore_scene(figure, "toy")
+        test_a_phone_need_not_scroll_sideways(opened)
+        assert (opened.errors, opened.requests) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("original", "broken"),
+    [
+        ('addEventListener("input", settle)', 'addEventListener("click", settle)'),
+        ("Number(inputs[control].value)", "0"),
+        (".length + position(control)", ".length"),
+        ("stop * part.size, (stop + 1)", "0 * part.size, 1"),
+        ("textContent = shown(control)", "textContent = '1'"),
+        ("value.toPrecision(4)", "value.toPrecision(1)"),
+        ('visible ? "" : "none"', 'visible ? "" : ""'),
+        ("(c * y - s * x)", "(c * y + s * x)"),
+        ("(cc * z - ss *", "(cc * z + ss *"),
+        ('addEventListener("pointermove"', 'addEventListener("click"'),
+        ('addEventListener("pointerup"', 'addEventListener("click"'),
+        ("elevation + up", "elevation"),
+        ("ArrowDown: [0, 5]", "ArrowDown: [0, 0]"),
+        ("= spec.view; draw()", "= spec.view"),
+        ("turn(...turns)", "spec.parts.points.values.fill(0); settle()"),
+    ],
+)
+def test_a_broken_scene_is_seen(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: str, broken: str
+) -> None:
+    monkeypatch.setitem(SCENES, "toy", toy_scene)
+    html = html_of(SPACE)
+    assert original in html
+    with (
+        toy_page(browser, tmp_path, html.replace(original, broken)) as (_, figure),
+        pytest.raises(AssertionError),
+    ):
+        explore_scene(figure, "toy")
+
+
+def drawn_shapes(figure: Locator, tag: str) -> Tensor:
+    """(K, corners, 2) what is visible of a kind of shape, in the order in which it is painted."""
+    shapes = figure.locator(f"[data-items] {tag}").evaluate_all(
+        """(shapes) => shapes.filter((shape) => shape.style.display !== "none").map((shape) => {
+          if (shape.points) return [...shape.points].map(({ x, y }) => [x, y]);
+          const [x1, y1, x2, y2] = ["x1", "y1", "x2", "y2"].map((name) => shape[name].baseVal.value);
+          return [[x1, y1], [x2, y2]];
+        })"""
+    )
+    return torch.tensor(shapes).double()
+
+
+def test_lines_and_surface_are_drawn_where_they_are(browser: Browser, tmp_path: Path) -> None:
+    for scene in (SPACE, GROUND):
+        with toy_page(browser, tmp_path, html_of(scene)) as (_, figure):
+            specification = json.loads(figure.locator("[type='application/json']").text_content())
+            now = scene.values(scene.start())
+            drag(figure, 40, 30)
+            view = figure.evaluate(LOOK)["view"]
+
+            def seen(rows: Tensor, view=view, specification=specification) -> Tensor:
+                return projected(rows.double(), view, specification)
+
+            pairs = [pair for line in now.lines for pair in pairwise(line)]
+            expected = torch.stack([seen(torch.stack(pair)) for pair in pairs])
+            same_shapes(drawn_shapes(figure, "line"), expected, 0.006)
+            if now.surface is None:
+                colors = figure.locator("[data-items] line").evaluate_all(
+                    """(lines) => lines.filter((line) => line.style.display !== "none")
+                      .map((line) => line.getAttribute("stroke"))"""
+                )
+                assert sorted(colors) == sorted(plots.PALETTE[:3])
+                continue
+            x, y, z = now.surface
+            quads = [
+                seen(torch.stack([torch.stack([x[i], y[j], z[i, j]]) for i, j in (
+                    (a, b), (a + 1, b), (a + 1, b + 1), (a, b + 1))]))
+                for a in range(4) for b in range(3)
+            ]  # fmt: skip
+            same_shapes(drawn_shapes(figure, "polygon"), torch.stack(quads), 0.06)
+
+
+def same_shapes(found: Tensor, expected: Tensor, within: float) -> None:
+    """The same shapes in whatever order."""
+    assert found.shape == expected.shape
+    distance = (found[:, None] - expected[None]).abs().flatten(2).max(2).values
+    assert distance.min(1).values.max() < within and distance.min(0).values.max() < within
+
+
+def test_the_near_is_painted_over_the_far(browser: Browser, tmp_path: Path) -> None:
+    with toy_page(browser, tmp_path, html_of(SPACE)) as (_, figure):
+        for _ in range(2):
+            painted = figure.locator("[data-point]").evaluate_all(
+                """(circles) => circles.map((circle) =>
+                  ["r", "opacity"].map((name) => Number(circle.getAttribute(name))))"""
+            )
+            assert painted == sorted(painted) and painted[0] < painted[-1]
+            drag(figure, 150, 40)
+
+
+@pytest.mark.parametrize(("motion", "pace"), [("no-preference", 700), ("reduce", 1000)])
+def test_playing_walks_to_the_last_stop(
+    browser: Browser, tmp_path: Path, motion: str, pace: int
+) -> None:
+    with toy_page(browser, tmp_path, html_of(SPACE)) as (opened, figure):
+        opened.tab.emulate_media(reduced_motion=motion)
+        opened.tab.clock.install()
+        opened.tab.clock.pause_at(opened.tab.evaluate("Date.now() + 1000"))
+        button, slider = figure.locator("[data-play]"), figure.locator("[data-control]").first
+        slider.fill("4")
+        expect(button).to_have_attribute("aria-pressed", "false")
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        opened.tab.clock.run_for(70)
+        assert slider.input_value() == "5"
+        opened.tab.clock.run_for(pace - 30)
+        assert slider.input_value() == "5"
+        opened.tab.clock.run_for(60)
+        assert slider.input_value() == "6"
+        opened.tab.clock.run_for(pace)
+        expect(button).to_have_attribute("aria-pressed", "false")
+        button.click()  # from the start again
+        opened.tab.clock.run_for(70)
+        assert slider.input_value() == "1"
+        slider.press("ArrowRight")  # the reader takes over
+        expect(button).to_have_attribute("aria-pressed", "false")
+        opened.tab.clock.run_for(5 * pace)
+        assert slider.input_value() == "2"
+
+
+def test_a_finger_may_scroll_past_a_scene(browser: Browser, tmp_path: Path) -> None:
+    with toy_page(browser, tmp_path, html_of(SPACE)) as (opened, figure):
+        svg = figure.locator("svg[data-scene]")
+        expect(svg).to_have_css("touch-action", "pan-y")
+        svg.hover()
+        opened.tab.mouse.down()
+        expect(svg).to_have_css("touch-action", "none")
+        opened.tab.mouse.up()
+        expect(svg).to_have_css("touch-action", "pan-y")
+        drag(figure, 30, 20)
+        view = figure.evaluate(LOOK)["view"]
+        opened.tab.mouse.down()
+        opened.tab.mouse.move(100, 100)
+        assert figure.evaluate(LOOK)["view"] != view
+        svg.dispatch_event("pointercancel")  # the page scrolls: nothing was turned
+        assert figure.evaluate(LOOK)["view"] == view
+        expect(svg).to_have_css("touch-action", "pan-y")
+
+
+def test_a_scene_is_drawn_in_the_page_s_ink(browser: Browser, tmp_path: Path) -> None:
+    html = "<style>@media (prefers-color-scheme: dark) { body { background: #121212; color: #ddd } }</style>"
+    for scheme in ("light", "dark"):
+        with toy_page(browser, tmp_path, html + html_of(GROUND), scheme) as (opened, figure):
+            test_figures_have_the_page_s_ground_and_legible_ink(opened, scheme)
+            ink = figure.evaluate("(figure) => getComputedStyle(figure).color")
+            for part in ("[data-axes] text >> nth=0", "[data-items] line >> nth=0", ".near"):
+                expect(figure.locator(part)).to_have_css(
+                    "fill" if "text" in part else "stroke", ink
+                )

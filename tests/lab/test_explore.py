@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lossbook.lab import explore, plots
+from lossbook.lab import controls, explore, plots
 
 X = torch.linspace(-2, 3, 11, dtype=torch.float64)
 SHIFTS = (-1.0, 0.25, 1 / 3)
@@ -300,7 +300,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> tuple[list[ipywidgets.VBox], list
         plt.close(picture)
 
     monkeypatch.delenv("LOSSBOOK_STATIC", raising=False)
-    monkeypatch.setattr(explore, "display", shown.append)
+    monkeypatch.setattr(controls, "display", shown.append)
     monkeypatch.setattr(plots, "show", show)
     return shown, drawings
 
