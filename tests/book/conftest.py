@@ -64,7 +64,9 @@ def site() -> Path:
     pages = [SITE / page for page in built_pages()]
     if not pages or not (SITE / "searchindex.js").exists():  # Sphinx writes it last
         pytest.fail("the book is not built: run `make book` first", pytrace=False)
-    sources = [file for pattern in SOURCES for file in ROOT.glob(pattern) if file.is_file()]
+    found = {file for pattern in SOURCES for file in ROOT.glob(pattern) if file.is_file()}
+    # A tool's cache (.ruff_cache, .ipynb_checkpoints) is no source.
+    sources = [f for f in found if not any(p.startswith(".") for p in f.relative_to(ROOT).parts)]
     oldest = min(pages, key=modified)
     newest = max((file for file in sources if file.suffix != ".pyc"), key=modified)
     if modified(oldest) < modified(newest):
