@@ -47,9 +47,11 @@ lab: .venv/.ready
 clean:
 	rm -rf _build book/claims.md .venv dist
 
-.venv/.ready: pyproject.toml $(TOOLS)/torch.txt $(CONSTRAINTS)
+.venv/.ready: pyproject.toml $(TOOLS)/torch.txt $(TOOLS)/oracles.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	@# torch first and pinned: left to the others it would arrive as the newest build, several GB of CUDA.
 	pip install -q -r $(TOOLS)/torch.txt $(TORCH_INDEX)
 	pip install -q $(addprefix -c ,$(CONSTRAINTS)) -e '.[test]'
+	@# Without their dependencies, for one of them would replace torch.
+	pip install -q --no-deps -r $(TOOLS)/oracles.txt
 	touch $@

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from lossbook.lab import explore, plots
 
-REGISTRY = runpy.run_path(str(Path(__file__).with_name("explorables.py")))
-EXPECTED, SCENES = REGISTRY["EXPECTED"], REGISTRY["SCENES"]
+# One file for each chapter, or each notebook of a chapter.
+REGISTRIES = [runpy.run_path(str(f)) for f in Path(__file__).parent.glob("explorables/*.py")]
+EXPECTED = {name: f for registry in REGISTRIES for name, f in registry["EXPECTED"].items()}
+SCENES = {name: f for registry in REGISTRIES for name, f in registry["SCENES"].items()}
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 LOCAL = ("file:", "data:", "blob:")

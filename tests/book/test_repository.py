@@ -99,8 +99,9 @@ def test_every_chapter_has_its_module_and_every_module_its_test() -> None:
 
 
 def public_modules() -> list[str]:
-    """``lossbook.<part>.<chapter>`` and ``lossbook.lab.<name>``."""
-    paths = [Path(name) for name in tracked() if re.fullmatch(r"lossbook/\w+/[a-z]\w*\.py", name)]
+    """``lossbook.<part>.<chapter>``, or the modules in a chapter's folder, and ``lossbook.lab.<name>``."""
+    module = r"lossbook/\w+/(?:[a-z]\w*/)?[a-z]\w*\.py"
+    paths = [Path(name) for name in tracked() if re.fullmatch(module, name)]
     return [".".join(path.with_suffix("").parts) for path in paths]
 
 
