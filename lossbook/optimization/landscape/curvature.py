@@ -1,0 +1,3 @@
+"""curvature"""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""stability"""
+
+__all__: list[str] = []

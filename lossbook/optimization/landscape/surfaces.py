@@ -1,0 +1,3 @@
+"""surfaces"""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Sharpness-aware training."""
+
+__all__: list[str] = []

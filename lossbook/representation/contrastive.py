@@ -1,0 +1,3 @@
+"""Contrastive learning."""
+
+__all__: list[str] = []

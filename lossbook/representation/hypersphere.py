@@ -1,0 +1,3 @@
+"""Hyperspheres and hyperbolic space."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Neural collapse."""
+
+__all__: list[str] = []

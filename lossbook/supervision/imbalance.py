@@ -1,0 +1,3 @@
+"""Class imbalance and long tails."""
+
+__all__: list[str] = []
