@@ -25,7 +25,7 @@ from jupyter_cache.base import CacheBundleIn
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-from lossbook.lab import papers
+from lossbook.lab import claims, papers
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "_build"
@@ -109,10 +109,8 @@ def run(notebook: Path) -> tuple[nbformat.NotebookNode, list[str], float]:
 
 def forget(notebook: Path) -> None:
     """Remove what an earlier run left, so that a failure cannot hide behind it."""
-    text = notebook.read_text()  # a chapter may have several notebooks: each forgets its own claims
-    for row in rows_of(notebook):
-        if row["key"] in text:
-            (BUILD / "claims" / "small" / f"{row['key']}.json").unlink(missing_ok=True)
+    for key in claims.recorded_in(notebook):
+        (BUILD / "claims" / "small" / f"{key}.json").unlink(missing_ok=True)
     cache = get_cache(BUILD / ".jupyter_cache")
     for record in cache.list_cache_records():
         if record.uri == str(notebook):

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lossbook.lab import papers
+from lossbook.lab import claims, papers
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = ROOT / "_build" / "claims" / "small"
@@ -68,7 +68,7 @@ def chapter(paper: papers.Paper) -> str:
     """The document that records the paper's claim: the chapter, or the notebook of its folder that does."""
     single = ROOT / "chapters" / paper.part / f"{paper.chapter}.ipynb"
     notebooks = [single] if single.exists() else sorted(single.with_suffix("").glob("*.ipynb"))
-    home = next(notebook for notebook in notebooks if paper.key in notebook.read_text())
+    home = next(n for n in notebooks if paper.key in claims.recorded_in(n))
     return str(home.relative_to(ROOT).with_suffix(""))
 
 

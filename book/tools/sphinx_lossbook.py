@@ -109,12 +109,16 @@ class Chapters(SphinxDirective):
         return [holder]
 
     def table(self, part: dict[str, Any]) -> list[str]:
+        contents = (ROOT / "_toc.yml").read_text()
         lines = [] if self.arguments else [f"**{part['title']}.** {part['question']}", ""]
         lines += ["| chapter | papers | |", "|---|---|---|"]
         for chapter, title in part["chapters"].items():
             document = f"chapters/{part['part']}/{chapter}"
-            documents = sorted(d for d in self.env.found_docs if f"{d}/".startswith(f"{document}/"))
-            name = f"{{doc}}`{title} </{documents[0]}>`" if documents else title
+            documents = [d for d in self.env.found_docs if f"{d}/".startswith(f"{document}/")]
+            documents.sort(key=contents.index)  # as the reader meets them
+            names = [title] if len(documents) == 1 else [d.split("/")[-1] for d in documents]
+            links = ", ".join(f"{{doc}}`{n} </{d}>`" for n, d in zip(names, documents, strict=True))
+            name = links if len(documents) == 1 else f"{title}: {links}".removesuffix(": ")
             count = sum(
                 (p.part, p.chapter) == (part["part"], chapter) for p in papers.load().values()
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -157,6 +158,13 @@ def record(key: str, statement: str, **evidence: Evidence) -> Claim:
             f"data/papers.yml records {verdict!r} for {key}, but this run says {claim.outcome!r}:\n{claim!r}"
         )
     return claim
+
+
+def recorded_in(notebook: Path) -> set[str]:
+    """The keys of the papers that the code cells of a notebook record a claim for."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return set(re.findall(r"""\bclaims\.record\(\s*["'](\w+)["']""", code))
 
 
 def _write(claim: Claim) -> None:

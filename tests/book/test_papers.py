@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pybtex.database import BibliographyData, Entry, parse_file, parse_string
 
-from lossbook.lab import papers
+from lossbook.lab import claims, papers
 from lossbook.lab.papers import ROLES, VERDICTS, Paper
 
 ROOT = Path(__file__).parents[2]
@@ -232,13 +232,6 @@ def chapter_of(notebook: Path) -> tuple[str, str]:
     return part, Path(chapter).stem
 
 
-def recorded(notebook: str) -> set[str]:
-    """The keys that the code cells of a notebook (its JSON text) record a claim for."""
-    cells = json.loads(notebook)["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return set(re.findall(r"""\bclaims\.record\(\s*["'](\w+)["']""", code))
-
-
 def disagreements(
     atlas: Mapping[str, Paper], records: Mapping[tuple[str, str], set[str]]
 ) -> Iterable[str]:
@@ -261,8 +254,7 @@ def test_atlas_and_notebooks_agree_on_what_was_measured() -> None:
     records: dict[tuple[str, str], set[str]] = {}
     for notebook in (ROOT / "chapters").rglob("*.ipynb"):
         if ".ipynb_checkpoints" not in notebook.parts:
-            keys = recorded(notebook.read_text(encoding="utf-8"))
-            records.setdefault(chapter_of(notebook), set()).update(keys)
+            records.setdefault(chapter_of(notebook), set()).update(claims.recorded_in(notebook))
     assert list(disagreements(ATLAS, records)) == []
 
 
@@ -272,13 +264,14 @@ def test_chapters_are_recognized_as_a_file_and_as_a_folder() -> None:
     assert chapter_of(chapters / "part" / "chapter" / "one.ipynb") == ("part", "chapter")
 
 
-def test_only_code_cells_record_claims() -> None:
+def test_only_code_cells_record_claims(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ['claims.record("prose")']},
         {"cell_type": "code", "source": ["claims.record(\n", '    "key2020word", x)\n']},
         {"cell_type": "code", "source": "claims.record('b')"},
     ]
-    assert recorded(json.dumps({"cells": cells})) == {"key2020word", "b"}
+    (tmp_path / "chapter.ipynb").write_text(json.dumps({"cells": cells}))
+    assert claims.recorded_in(tmp_path / "chapter.ipynb") == {"key2020word", "b"}
 
 
 def test_every_disagreement_is_seen() -> None:

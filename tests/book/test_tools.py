@@ -214,7 +214,10 @@ def test_the_ledger_shows_contradicted_claims_first(
         )
     chapter = tmp_path / "chapters" / "part" / "chapter" / "two.ipynb"
     chapter.parent.mkdir(parents=True)
-    chapter.write_text(f"claims.record('{KEY}') and claims.record('b')")
+    code = nbformat.v4.new_code_cell(f"claims.record('{KEY}')\nclaims.record('b')")
+    nbformat.write(nbformat.v4.new_notebook(cells=[code]), chapter)
+    cites = nbformat.v4.new_markdown_cell(f"{KEY} and b are recorded elsewhere")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cites]), chapter.with_stem("one"))
     text = pages.ledger()
     assert text.index("## Contradicted") < text.index("{cite:t}`b`") < text.index("## Reproduced")
     assert text.index("## Reproduced") < text.index(f"{{cite:t}}`{KEY}`")
