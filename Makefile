@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+BENCH ?=
 BIN := .venv/bin
 TOOLS := book/tools
 CONSTRAINTS := $(wildcard $(TOOLS)/constraints-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
@@ -11,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two notebooks run side by side, so each keeps to one core.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test test-unit test-notebooks test-book lint types lab clean
+.PHONY: book test test-unit test-notebooks test-book lint types bench lab clean
 
 book: .venv/.ready
 	python $(TOOLS)/vendor.py
@@ -41,11 +42,14 @@ lint: .venv/.ready
 types: .venv/.ready
 	mypy
 
+bench: .venv/.ready
+	unset OMP_NUM_THREADS; python tests/benchmarks/run.py $(BENCH)
+
 lab: .venv/.ready
 	jupyter lab chapters
 
 clean:
-	rm -rf _build book/claims.md .venv dist
+	rm -rf _build book/claims.md book/performance.md .venv dist
 
 .venv/.ready: pyproject.toml $(TOOLS)/torch.txt $(TOOLS)/oracles.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv

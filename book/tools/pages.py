@@ -1,4 +1,7 @@
-"""Write the generated pages: the claims ledger, from data/papers.yml and the last run."""
+"""Write the generated pages.
+
+The claims ledger, from data/papers.yml and the last run; performance, from what ``make bench`` measured.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from lossbook.lab import claims, papers
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
 LEDGER = ROOT / "_build" / "claims" / "small"
 ORDER = ("contradicted", "not at this scale", "reproduced")
 
@@ -72,5 +76,94 @@ def chapter(paper: papers.Paper) -> str:
     return str(home.relative_to(ROOT).with_suffix(""))
 
 
+PERFORMANCE = """# Performance and agreement
+
+How fast the package is, how much memory it takes, and whether a GPU says the same as float64 on a CPU.
+The numbers were measured by `make bench` on the machines named, and stand in `tests/benchmarks/results`;
+this page is written from them. A time is the median of at least ten calls, taken in turns with the
+rivals' in one run after a warm-up. Memory is the peak of a fresh process above what data and model need.
+An answer's error is relative to float64. A time counts only at an error below the tolerance: a rival
+above it, in italics, answered another question.
+
+To add your machine: `make bench`, or `make bench BENCH="--device cuda"`.
+"""
+
+
+def performance() -> str:
+    """The page on performance: for each machine its benchmarks, then its parity table."""
+    sections = [PERFORMANCE]
+    for file in sorted(RESULTS.glob("*.json")):
+        result = json.loads(file.read_text())
+        machine = result["machine"]
+        sections.append(f"## {machine['device']}\n\n{_described(machine)}\n")
+        for part, rows in result["parts"].items():
+            if part == "parity":
+                sections.append(parity(rows))
+            else:
+                sections += [benchmark(row) for row in rows]
+    return "\n".join(sections)
+
+
+def _described(machine: dict[str, Any]) -> str:
+    on = "" if machine["device"] == machine["cpu"] else f", beside {machine['cpu']}"
+    return (
+        f"PyTorch {machine['torch']}, Python {machine['python']}, {machine['threads']} CPU threads{on}; "
+        f"measured on {machine['date']}."
+    )
+
+
+def benchmark(row: dict[str, Any]) -> str:
+    """One benchmark: its contestants, and how far the goals were reached."""
+    ours = row["contestants"][0]
+    lines = [f"### {row['name'][0].upper()}{row['name'][1:]}\n"]
+    lines += ["| | time | ratio | peak memory | error |", "|---|--:|--:|--:|--:|"]
+    for one in row["contestants"]:
+        mark = "" if one["error"] <= row["tolerance"] else "*"
+        ratio = "" if one is ours else f"{ours['seconds'] / one['seconds']:.2f}"
+        lines.append(
+            f"| {mark}{one['name']}{mark} | {_time(one['seconds'])} | {ratio} "
+            f"| {one['megabytes']:.0f} MB | {one['error']:.0e} |"
+        )
+    lines.append(
+        f"\nTolerance {row['tolerance']:.0e}. A ratio below 1 means that lossbook is faster."
+    )
+    for goal in row["goals"]:
+        reached = "reached" if goal["ratio"] <= goal["limit"] else "**missed**"
+        lines.append(
+            f"Goal: at most {goal['limit']:g} of the {goal['quantity']} of {goal['rival']}; "
+            f"{reached} with {goal['ratio']:.2f}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def parity(rows: list[dict[str, Any]]) -> str:
+    """The largest errors of values and gradients in each precision, against float64 on the CPU."""
+    lines = ["### Agreement with float64\n"]
+    lines.append(
+        "Every loss and geometric quantity, evaluated on this device at inputs that the precision holds "
+        "exactly, against float64 on the CPU at the same inputs: the larger of the relative errors of value "
+        "and gradient.\n"
+    )
+    dtypes = list(rows[0]["errors"])
+    lines.append(f"| | {' | '.join(dtypes)} |\n|---|{'--:|' * len(dtypes)}")
+    for row in rows:
+        cells = []
+        for dtype in dtypes:
+            error, limit = row["errors"].get(dtype), row["tolerances"].get(dtype)
+            mark = "**" if error is not None and error > limit else ""
+            cells.append("" if error is None else f"{mark}{error:.0e}{mark}")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    limits = ", ".join(f"{limit:.0e} in {dtype}" for dtype, limit in rows[0]["tolerances"].items())
+    lines.append(
+        f"\nTolerances: {limits}, where the row's name states no other; what exceeds one is bold."
+    )
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
     (ROOT / "book" / "claims.md").write_text(ledger())
+    (ROOT / "book" / "performance.md").write_text(performance())

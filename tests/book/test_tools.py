@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -191,6 +192,7 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = tool("pages")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "LEDGER", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
     return module
 
 
@@ -225,3 +227,40 @@ def test_the_ledger_shows_contradicted_claims_first(
     assert "{doc}`/chapters/part/chapter/two`" in text and "*Tested here:* Said." in text
     assert "- gap: high; difference +0.5 [+0.25, +0.75] over 5 seeds" in text
     assert "- identity: equal\n" in text
+
+
+# --- the page on performance
+
+
+def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: Path) -> None:
+    row = {
+        "name": "sum of numbers",
+        "tolerance": 1e-4,
+        "contestants": [
+            {"name": "lossbook", "seconds": 0.5, "megabytes": 10.0, "error": 1e-7},
+            {"name": "exact", "seconds": 2.0, "megabytes": 100.0, "error": 1e-7},
+            {"name": "sloppy", "seconds": 0.1, "megabytes": 1.0, "error": 1e-2},
+        ],
+        "goals": [
+            {"rival": "exact", "quantity": "time", "limit": 0.3, "ratio": 0.25},
+            {"rival": "exact", "quantity": "memory", "limit": 0.05, "ratio": 0.1},
+        ],
+    }
+    parity = {
+        "name": "mean",
+        "errors": {"float32": 1e-7, "bfloat16": 0.5},
+        "tolerances": {"float32": 1e-5, "bfloat16": 1e-2},
+    }
+    machine = {"device": "A", "cpu": "A", "torch": "2", "python": "3", "threads": 2, "date": "D"}
+    result = {"machine": machine, "parts": {"bench_sum": [row], "parity": [parity]}}
+    (tmp_path / "a.json").write_text(json.dumps(result))
+    (tmp_path / "b.json").write_text(json.dumps(result | {"machine": machine | {"device": "B"}}))
+    text = pages.performance()
+    assert text.index("## A\n") < text.index("### Sum of numbers") < text.index("## B\n")
+    assert "| lossbook | 500 ms |  | 10 MB | 1e-07 |" in text
+    assert "| exact | 2.00 s | 0.25 | 100 MB | 1e-07 |" in text
+    assert "| *sloppy* | 100 ms | 5.00 | 1 MB | 1e-02 |" in text
+    assert "0.3 of the time of exact; reached with 0.25" in text
+    assert "0.05 of the memory of exact; **missed** with 0.10" in text
+    assert "| mean | 1e-07 | **5e-01** |" in text
+    assert "threads, beside A;" in text  # on B, whose CPU is A
