@@ -1,3 +1,826 @@
-"""curvature"""
+r"""The curvature of a loss: products with its Hessian and Gauss-Newton matrices, and their spectra.
 
-__all__: list[str] = []
+A network with P parameters has a Hessian of P x P numbers, too many to store. Everything here needs
+only its products with vectors. An :class:`Operator` is such a matrix: :func:`hessian`,
+:func:`gauss_newton` and :func:`fisher` make one from ``loss, model, batches``, and
+:func:`top_eigenpairs`, :func:`trace`, :func:`diagonal` and :func:`spectral_density` ask it what a
+dense matrix would be asked. They take any symmetric dense matrix as well.
+
+``loss(outputs, targets)`` is the mean over a batch, ``batches`` are pairs ``(inputs, targets)``,
+and all quantities are means over the *examples* of all batches. Only parameters that require a
+gradient count, in the order of ``model.parameters()``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lossbook._contract import check_float, require, require_shape
+
+__all__ = [
+    "Eigenpairs",
+    "Estimate",
+    "Operator",
+    "Spectrum",
+    "classwise_hessians",
+    "diagonal",
+    "fisher",
+    "flatten",
+    "gauss_newton",
+    "hessian",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace",
+    "unflatten",
+]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Batches = Iterable[tuple[Tensor, Tensor]]
+Which = Literal["largest", "smallest", "magnitude"]
+
+
+# -------------------------------------------------------------------------------- operators
+
+
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
+    """Tensors laid end to end in one vector (P,).
+
+    Raises:
+        ValueError: If there are none.
+
+    Example:
+        >>> flatten([torch.zeros(2, 3), torch.ones(4)]).shape
+        torch.Size([10])
+    """
+    parts = [tensor.reshape(-1) for tensor in tensors]
+    require(len(parts) > 0, "the number of tensors", 0, "at least 1")
+    return torch.cat(parts)
+
+
+def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
+    """The inverse of :func:`flatten`: views of the vector (P,) in the shapes of ``like``.
+
+    Raises:
+        ValueError: If the vector has not as many numbers as ``like``.
+    """
+    shapes = [tensor.shape for tensor in like]
+    sizes = [shape.numel() for shape in shapes]
+    require_shape(vector, (sum(sizes),), "vector")
+    return [part.view(shape) for part, shape in zip(vector.split(sizes), shapes, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A symmetric P x P matrix that is known by its products with vectors.
+
+    Attributes:
+        product: Maps a vector (P,) to the matrix times it; must not keep or change its argument.
+        dimension: P.
+        dtype: Of the product's argument and result; others are converted and converted back.
+        device: Where the vectors live.
+    """
+
+    product: Callable[[Tensor], Tensor]
+    dimension: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The matrix times a vector (P,) or times each column of (P, K)."""
+        check_float(vectors, "vectors")
+        shape = tuple(vectors.shape)
+        require(
+            vectors.ndim in (1, 2) and shape[0] == self.dimension,
+            "the shape of vectors", shape, f"({self.dimension},) or ({self.dimension}, K)",
+        )  # fmt: skip
+        given = vectors.to(self.dtype)
+        if vectors.ndim == 1:
+            return self.product(given).to(vectors.dtype)
+        result = torch.empty_like(given)
+        for k, column in enumerate(given.unbind(1)):
+            result[:, k] = self.product(column.contiguous())
+        return result.to(vectors.dtype)
+
+    def dense(self) -> Tensor:
+        """The matrix itself, by P products: for small P."""
+        return self @ torch.eye(self.dimension, dtype=self.dtype, device=self.device)
+
+
+def _as_operator(operator: Operator | Tensor) -> Operator:
+    """A dense symmetric matrix as an operator; an operator as it is."""
+    if isinstance(operator, Operator):
+        return operator
+    matrix = check_float(operator, "operator")
+    shape = tuple(matrix.shape)
+    square = len(shape) == 2 and shape[0] == shape[1] and shape[0] > 0
+    require(square, "the shape of operator", shape, "(P, P)")
+    return Operator(matrix.mv, shape[0], matrix.dtype, matrix.device)
+
+
+class _Problem:
+    """The checked arguments of an operator, and the mean of its batches' products."""
+
+    def __init__(self, loss: Loss, model: nn.Module, batches: Batches) -> None:
+        self.loss, self.model, self.batches = loss, model, list(batches)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        require(len(self.parameters) > 0, "model", type(model).__name__,
+                "a module with at least one parameter that requires a gradient")  # fmt: skip
+        require(len(self.batches) > 0, "batches", [], "at least one batch")
+        for inputs, _ in self.batches:
+            require(len(inputs) > 0, "each batch in batches", tuple(inputs.shape), "not empty")
+        self.examples = sum(len(inputs) for inputs, _ in self.batches)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        # Fused attention has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.model(inputs)
+
+    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        value = self.loss(outputs, targets)
+        require(value.ndim == 0, "the shape of loss's value", tuple(value.shape), "() (a mean)")
+        return value
+
+    def operator(self, graph: Callable[[Tensor, Tensor], _Linear], retain: bool) -> Operator:
+        """The mean of the products that ``graph`` builds for each batch."""
+        first = self.parameters[0]
+        kept = [graph(*batch) for batch in self.batches] if retain else None
+
+        def product(vector: Tensor) -> Tensor:
+            parts = unflatten(vector, self.parameters)
+            total = torch.zeros_like(vector)
+            for i, batch in enumerate(self.batches):
+                own = kept[i] if kept else graph(*batch)
+                total.add_(flatten(own(parts)), alpha=len(batch[0]) / self.examples)
+            return total
+
+        size = sum(p.numel() for p in self.parameters)
+        return Operator(product, size, first.dtype, first.device)
+
+
+_Linear = Callable[[list[Tensor]], list[Tensor]]
+
+
+def _differentiable(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient as a function that can be differentiated again, zeros where nothing depends."""
+    with torch.enable_grad():
+        if not value.requires_grad:
+            return [torch.zeros_like(tensor) for tensor in inputs]
+        return list(
+            torch.autograd.grad(
+                value, inputs, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        )
+
+
+def _pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], by: Sequence[Tensor]) -> Any:
+    """The vector-Jacobian product over a graph that is kept; outputs that are constant add zero."""
+    pairs = [(o, v) for o, v in zip(outputs, by, strict=True) if o.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    live, vectors = zip(*pairs, strict=True)
+    return torch.autograd.grad(
+        live, inputs, vectors, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+
+
+def hessian(loss: Loss, model: nn.Module, batches: Batches, *, retain: bool = True) -> Operator:
+    r"""The Hessian of the mean loss with respect to the parameters.
+
+    .. math:: H = \nabla^2 L(w), \qquad L(w) = \frac1n \sum_i \ell(f_w(x_i), y_i), \qquad
+        H v = \nabla_w \langle \nabla_w L(w), v \rangle
+
+    The gradient's graph is built once and every product only walks back through it, which is what
+    makes a product several times cheaper than starting from the loss.
+
+    Args:
+        loss: ``loss(outputs, targets)``, the mean over a batch; must be twice differentiable.
+        model: Its parameters that require a gradient are the P variables.
+        batches: Pairs ``(inputs, targets)``, on the model's device.
+        retain: Keep the graphs of all batches. Without it each product builds them anew, in the
+            memory of one batch.
+
+    Returns:
+        An :class:`Operator` of dimension P.
+
+    Raises:
+        ValueError: If there is no batch, an empty one, no parameter, or a loss that is no scalar.
+
+    Pitfall: the graphs belong to the weights of this moment: make a new operator after a step of
+    training. In training mode dropout and batch statistics are part of the function.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> half_square = lambda z, y: (z - y).square().mean() / 2
+        >>> hessian(half_square, model, [(x, torch.zeros(2, 1))]).dense()
+        tensor([[0.5000, 0.0000],
+                [0.0000, 2.0000]])
+    """
+    problem = _Problem(loss, model, batches)
+
+    def graph(inputs: Tensor, targets: Tensor) -> _Linear:
+        with torch.enable_grad():
+            value = problem.value(problem.outputs(inputs), targets)
+        gradient = _differentiable(value, problem.parameters)
+        return lambda vectors: _pull(gradient, problem.parameters, vectors)
+
+    return problem.operator(graph, retain)
+
+
+def gauss_newton(
+    loss: Loss, model: nn.Module, batches: Batches, *, retain: bool = True
+) -> Operator:
+    r"""The generalized Gauss-Newton matrix: the Hessian without the curvature of the model.
+
+    .. math:: G = \frac1n \sum_i J_i^\top \, \nabla_z^2 \ell(z_i, y_i) \, J_i, \qquad
+        J_i = \frac{\partial f_w(x_i)}{\partial w}
+
+    It is positive semidefinite where the loss is convex in the outputs, and equals the Hessian
+    where the loss is at its minimum for every example, or the model linear.
+
+    Args: as in :func:`hessian`.
+
+    Pitfall: for cross-entropy this is also the exact Fisher matrix; it is not the *empirical* one.
+    """
+    problem = _Problem(loss, model, batches)
+
+    def graph(inputs: Tensor, targets: Tensor) -> _Linear:
+        push, pull, outputs = _jacobian(problem, inputs)
+        leaf = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            value = problem.value(leaf, targets)
+        (slope,) = _differentiable(value, [leaf])
+        return lambda vectors: pull(_pull([slope], [leaf], [push(vectors)])[0])
+
+    return problem.operator(graph, retain)
+
+
+def fisher(
+    loss: Loss,
+    model: nn.Module,
+    batches: Batches,
+    *,
+    kind: Literal["exact", "empirical"] = "exact",
+    retain: bool = True,
+) -> Operator:
+    r"""The Fisher matrix: the mean outer product of the examples' gradients.
+
+    .. math:: F = \frac1n \sum_i \mathbb{E}_{y \sim q_i} \left[
+        \nabla_w \ell(f_w(x_i), y) \, \nabla_w \ell(f_w(x_i), y)^\top \right]
+
+    *Exact*: labels are drawn from the model's own probabilities, :math:`q_i = \softmax(f_w(x_i))`,
+    and the expectation is a sum over the C classes. For cross-entropy it equals
+    :func:`gauss_newton`. *Empirical*: the label is the target, :math:`q_i = [y = y_i]`.
+
+    Args:
+        loss: The mean over a batch of a loss of each example's outputs, ``(N, C)`` logits if exact.
+        model, batches, retain: As in :func:`hessian`.
+        kind: ``"exact"`` or ``"empirical"``.
+
+    Raises:
+        ValueError: If ``kind`` is unknown, or exact is asked of outputs that are not (N, C).
+
+    Pitfall: the examples must not see each other: no batch normalization in training mode, and no
+    loss with a regularizer or with weights that depend on the batch.
+    """
+    require(kind in ("exact", "empirical"), "kind", kind, "'exact' or 'empirical'")
+    problem = _Problem(loss, model, batches)
+
+    def graph(inputs: Tensor, targets: Tensor) -> _Linear:
+        push, pull, outputs = _jacobian(problem, inputs)
+        leaf = outputs.detach().requires_grad_()
+        if kind == "empirical":
+            labels, shares = [targets], [torch.ones_like(leaf[:, :1])]
+        else:
+            require(leaf.ndim == 2, "the shape of model's outputs", tuple(leaf.shape), "(N, C)")
+            classes = range(leaf.shape[1])
+            labels = [torch.full_like(leaf[:, 0], c, dtype=torch.int64) for c in classes]
+            shares = list(leaf.detach().softmax(1).split(1, 1))
+        # (K, N, D): each example's gradient for each label it could have.
+        slopes, n = [], len(leaf)
+        for label in labels:
+            with torch.enable_grad():
+                value = n * problem.value(leaf, label)
+            slopes.append(torch.autograd.grad(value, leaf)[0].reshape(n, -1))
+        slope = torch.stack(slopes)
+        weight = torch.stack(shares).reshape(len(labels), n, 1) / n
+
+        def product(vectors: list[Tensor]) -> list[Tensor]:
+            pushed = push(vectors).reshape(n, -1)
+            along = weight * (slope * pushed).sum(2, keepdim=True)
+            return pull((along * slope).sum(0).reshape(outputs.shape))
+
+        return product
+
+    return problem.operator(graph, retain)
+
+
+def _jacobian(
+    problem: _Problem, inputs: Tensor
+) -> tuple[Callable[[list[Tensor]], Tensor], Callable[[Tensor], list[Tensor]], Tensor]:
+    """J v and J^T u of a batch's outputs over one graph, and the outputs."""
+    with torch.enable_grad():
+        outputs = problem.outputs(inputs)
+    # J^T u is linear in u, so its own vector-Jacobian product with v is J v.
+    dummy = torch.zeros_like(outputs, requires_grad=True)
+    transposed = list(
+        torch.autograd.grad(
+            outputs, problem.parameters, dummy,
+            create_graph=True, allow_unused=True, materialize_grads=True,
+        )
+    )  # fmt: skip
+
+    def push(vectors: list[Tensor]) -> Tensor:
+        return _pull(transposed, [dummy], vectors)[0]
+
+    def pull(vector: Tensor) -> list[Tensor]:
+        return _pull([outputs], problem.parameters, [vector])
+
+    return push, pull, outputs
+
+
+def classwise_hessians(
+    loss: Loss, model: nn.Module, batches: Batches, classes: Iterable[int], *, retain: bool = True
+) -> list[Operator]:
+    r"""The Hessian of each class's own mean loss.
+
+    .. math:: H_c = \nabla^2 \frac{1}{n_c} \sum_{i : y_i = c} \ell(f_w(x_i), y_i)
+
+    Weighed by the classes' shares they add up to the whole: :math:`H = \sum_c \frac{n_c}{n} H_c`.
+
+    Args:
+        loss, model, retain: As in :func:`hessian`.
+        batches: Pairs ``(inputs, targets)`` with class indices (N,) as targets.
+        classes: Which classes, in which order.
+
+    Raises:
+        ValueError: If a class has no example.
+
+    Source: ``rangwani2022escaping``.
+    """
+    batches = list(batches)
+    require(len(batches) > 0, "batches", [], "at least one batch")
+    operators = []
+    for c in classes:
+        own = [(x[y == c], y[y == c]) for x, y in batches]
+        own = [(x, y) for x, y in own if len(y)]
+        require(len(own) > 0, "classes", c, "classes with at least one example")
+        operators.append(hessian(loss, model, own, retain=retain))
+    return operators
+
+
+# --------------------------------------------------------------------------- eigenvalues
+
+
+class _Lanczos:
+    """A Krylov space that grows by one product a step, orthogonal to itself and to ``locked``."""
+
+    def __init__(self, operator: Operator, start: Tensor, locked: Tensor | None = None) -> None:
+        self.operator = operator
+        self.alphas: list[float] = []
+        self.betas: list[float] = []
+        self.exhausted = False
+        self._locked = 0 if locked is None else len(locked)
+        self._rows = start.new_empty(self._locked + 16, operator.dimension)
+        if locked is not None:
+            self._rows[: self._locked] = locked
+        for _ in range(2):
+            start = self._orthogonal(start, self._locked)
+        self._rows[self._locked] = start / start.norm()
+
+    def __len__(self) -> int:
+        return len(self.alphas)
+
+    def _orthogonal(self, vector: Tensor, rows: int) -> Tensor:
+        basis = self._rows[:rows]
+        return torch.addmv(vector, basis.T, basis @ vector, alpha=-1)
+
+    def step(self) -> None:
+        last = self._locked + len(self)
+        if last + 1 == len(self._rows):
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
+        v = self._rows[last]
+        w = self.operator @ v
+        alpha = w @ v
+        w = w - alpha * v
+        if self.betas:
+            w = w.sub_(self._rows[last - 1], alpha=self.betas[-1])
+        before = w.norm()
+        # The three-term recurrence alone loses orthogonality as soon as a Ritz value converges.
+        w = self._orthogonal(w, last + 1)
+        # One transfer a step: these numbers are the tridiagonal matrix, which lives on the host.
+        a, b, size = torch.stack([alpha, w.norm(), before]).tolist()
+        if not math.isfinite(a + b):
+            raise FloatingPointError(f"the product with the operator is not finite ({a}, {b})")
+        if b < 0.1 * size:  # mostly cancelled, so what is left is mostly rounding
+            w = self._orthogonal(w, last + 1)
+            b = float(w.norm())
+        self.alphas.append(a)
+        self.betas.append(b)
+        scale = max(map(abs, self.alphas + self.betas))
+        noise = 10 * torch.finfo(w.dtype).eps * scale
+        self.exhausted = b <= noise or last + 1 == self.operator.dimension
+        if not self.exhausted:
+            torch.div(w, b, out=self._rows[last + 1])
+
+    def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues (m,) and eigenvectors (m, m) of the tridiagonal matrix, residual norms."""
+        matrix = torch.diag(torch.tensor(self.alphas, dtype=torch.float64))
+        beside = torch.tensor(self.betas, dtype=torch.float64)
+        matrix += torch.diag(beside[:-1], 1) + torch.diag(beside[:-1], -1)
+        values, vectors = torch.linalg.eigh(matrix)
+        return values, vectors, (beside[-1] * vectors[-1]).abs()
+
+    def lift(self, vectors: Tensor) -> Tensor:
+        """Coordinates (m, k) in the Krylov basis to rows (k, P)."""
+        basis = self._rows[self._locked : self._locked + len(self)]
+        return vectors.T.to(basis) @ basis
+
+
+_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "largest": lambda values: values,
+    "smallest": lambda values: -values,
+    "magnitude": torch.abs,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """What :func:`top_eigenpairs` returns.
+
+    Attributes:
+        values: (k,) float64, the wanted first.
+        vectors: (P, k), orthonormal columns.
+        residuals: (k,) norms of A v - value v: an eigenvalue lies within this distance of each
+            value.
+        converged: (k,) Boolean, whether the residual is within the tolerance.
+        products: How many products with the matrix it took.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    converged: Tensor
+    products: int
+
+
+def top_eigenpairs(
+    operator: Operator | Tensor,
+    k: int = 1,
+    which: Which = "largest",
+    *,
+    tolerance: float = 1e-4,
+    max_steps: int = 300,
+    seed: int = 0,
+) -> Eigenpairs:
+    r"""The k outermost eigenvalues by Lanczos with full reorthogonalization.
+
+    After m products the matrix is known on a Krylov space, where it is tridiagonal,
+    :math:`A V_m = V_m T_m + \beta_m v_{m+1} e_m^\top`. An eigenpair :math:`(\theta, s)` of
+    :math:`T_m` gives the Ritz pair :math:`(\theta, V_m s)` with the residual
+    :math:`\|A V_m s - \theta V_m s\| = |\beta_m s_m|`, known without another product, and some
+    eigenvalue of A lies that close to :math:`\theta`. The run ends when
+    :math:`|\beta_m s_m| \le \text{tolerance} \cdot |\theta|` for the k wanted.
+
+    A Krylov space holds one vector of a multiple eigenvalue. So the space orthogonal to what was
+    found is searched again, and again, until nothing that belongs to the k outermost turns up.
+
+    Args:
+        operator: An :class:`Operator`, or a symmetric matrix (P, P).
+        k: How many, 1 to P.
+        which: ``"largest"``, ``"smallest"`` (most negative) or ``"magnitude"`` (largest absolute).
+        tolerance: Largest residual, relative to the eigenvalue. The eigenvalue's own error is about
+            the residual squared over the gap to the next, much smaller.
+        max_steps: Most products in one search; their basis of (max_steps, P) may have to be stored.
+        seed: Of the random start.
+
+    Returns:
+        :class:`Eigenpairs`. Where ``converged`` is false the value is only a lower bound of what
+        was asked for (an upper one for the smallest), and a warning says so.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        FloatingPointError: If a product is not finite.
+
+    Pitfall: in float32 a residual below about 1e-6 of the largest eigenvalue is out of reach, so an
+    eigenvalue that is that much smaller cannot converge.
+
+    Example:
+        >>> pairs = top_eigenpairs(torch.diag(torch.tensor([3.0, 3.0, 1.0, -5.0])), 2)
+        >>> pairs.values
+        tensor([3., 3.], dtype=torch.float64)
+    """
+    operator = _as_operator(operator)
+    size = operator.dimension
+    require(which in _SCORES, "which", which, "'largest', 'smallest' or 'magnitude'")
+    require(1 <= k <= size, "k", k, f"from 1 to the dimension {size}")
+    require(tolerance > 0, "tolerance", tolerance, "positive")
+    require(max_steps >= 1, "max_steps", max_steps, "at least 1")
+    search = _Search(operator, k, _SCORES[which], tolerance, max_steps, seed)
+    search.run()
+    order = search.score(search.values).argsort(descending=True)[:k]
+    values, residuals = search.values[order], search.residuals[order]
+    converged = search.settled(values, residuals)
+    if len(order) < k or not bool(converged.all()):
+        warnings.warn(
+            f"only {int(converged.sum())} of {k} eigenvalues converged to a relative residual of "
+            f"{tolerance:g} in {search.products} products; raise max_steps or tolerance",
+            stacklevel=2,
+        )
+    return Eigenpairs(values, search.rows[order].T, residuals, converged, search.products)
+
+
+class _Search:
+    """The searches of :func:`top_eigenpairs` and what they have found."""
+
+    def __init__(
+        self, operator: Operator, k: int, score: Callable[[Tensor], Tensor],
+        tolerance: float, max_steps: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.operator, self.k, self.score = operator, k, score
+        self.tolerance, self.max_steps = tolerance, max_steps
+        self.random = torch.Generator().manual_seed(seed)
+        self.rows = torch.empty(0, operator.dimension, dtype=operator.dtype, device=operator.device)
+        self.values = self.residuals = torch.empty(0, dtype=torch.float64)
+        self.products, self.scale = 0, 0.0
+
+    def settled(self, values: Tensor, residuals: Tensor) -> Tensor:
+        """Whether residuals are within the tolerance, or as small as rounding lets them be."""
+        floor = 10 * torch.finfo(self.operator.dtype).eps * self.scale
+        return residuals <= (self.tolerance * values.abs()).clamp(min=floor)
+
+    def run(self) -> None:
+        space = self.space()
+        runner_up = self.outermost(space, self.k)
+        steps, searches = len(space), 1
+        while len(self.rows) < self.operator.dimension:
+            if not bool(self.settled(self.values, self.residuals).all()):
+                break
+            missing = self.k - len(self.rows)
+            space = self.space()
+            if missing > 0:
+                runner_up = self.outermost(space, missing)
+            elif self.overlooked(space, runner_up, steps):
+                self.outermost(space, 1)
+            else:
+                break
+            searches += 1
+        if searches > 1:
+            self.combine()
+
+    def space(self) -> _Lanczos:
+        """A new Krylov space in what is orthogonal to everything found."""
+        start = torch.randn(self.operator.dimension, generator=self.random, dtype=torch.float64)
+        return _Lanczos(self.operator, start.to(self.rows), self.rows)
+
+    def ritz(self, space: _Lanczos) -> tuple[Tensor, Tensor, Tensor]:
+        """The Ritz pairs and residuals, the outermost first."""
+        values, vectors, residuals = space.ritz()
+        self.scale = max(self.scale, float(values.abs().max()))
+        order = self.score(values).argsort(descending=True)
+        return values[order], vectors[:, order], residuals[order]
+
+    def outermost(self, space: _Lanczos, count: int) -> float:
+        """Finds the ``count`` outermost of a space; returns the score of the one after them."""
+        while True:
+            space.step()
+            self.products += 1
+            steps, last = len(space), space.exhausted or len(space) >= self.max_steps
+            # The tridiagonal problem is small; looking at it this often costs next to nothing.
+            if (steps < count or steps % (1 + steps // 16)) and not last:
+                continue
+            values, vectors, residuals = self.ritz(space)
+            if last or bool(self.settled(values[:count], residuals[:count]).all()):
+                break
+        self.rows = torch.cat([self.rows, space.lift(vectors[:, :count])])
+        self.values = torch.cat([self.values, values[:count]])
+        self.residuals = torch.cat([self.residuals, residuals[:count]])
+        return float(self.score(values)[count]) if steps > count else -math.inf
+
+    def overlooked(self, space: _Lanczos, runner_up: float, steps: int) -> bool:
+        """Whether a space holds an eigenvalue that belongs to the k outermost.
+
+        A copy of an outer eigenvalue shows earlier than the inner ones do, so the search ends once
+        it has seen the runner-up of the first search, to a tenth, or has gone as many steps.
+        """
+        bar = float(self.score(self.values).sort().values[-self.k])
+        for _ in range(min(steps, self.max_steps)):
+            space.step()
+            self.products += 1
+            values, _, _ = self.ritz(space)
+            best = float(self.score(values)[0])
+            if best > bar + self.tolerance * abs(bar) + 1e-5 * self.scale:
+                return True
+            if space.exhausted or best >= runner_up - 0.1 * abs(runner_up):
+                return False
+        return False
+
+    def combine(self) -> None:
+        """Rayleigh-Ritz on all that was found, whose residuals may overlap."""
+        basis = torch.linalg.qr(self.rows.T.double()).Q
+        image = (self.operator @ basis.to(self.rows.dtype)).double()
+        self.products += len(self.rows)
+        projected = basis.T @ image
+        values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
+        self.residuals = (image @ vectors - basis @ (vectors * values)).norm(dim=0).cpu()
+        self.values, self.rows = values.cpu(), (basis @ vectors).T.to(self.rows.dtype)
+
+
+# ------------------------------------------------------------------- trace, diagonal, density
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A random estimate.
+
+    Attributes:
+        value: float64.
+        standard_error: Of the value, from the spread of the probes; nan with a single one.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+
+
+def _probes(operator: Operator, count: int, seed: int) -> Iterator[Tensor]:
+    """Random signs (P,): of all probes with unit covariance those of least variance."""
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        signs = torch.randint(2, (operator.dimension,), generator=random) * 2 - 1
+        yield signs.to(operator.device, operator.dtype)
+
+
+def _estimate(samples: Tensor) -> Estimate:
+    spread = samples.std(0) if len(samples) > 1 else torch.full_like(samples[0], math.nan)
+    return Estimate(samples.mean(0), spread / len(samples) ** 0.5)
+
+
+def trace(
+    operator: Operator | Tensor,
+    probes: int = 30,
+    *,
+    method: Literal["hutchinson", "hutch++"] = "hutchinson",
+    seed: int = 0,
+) -> Estimate:
+    r"""The trace from products with random vectors.
+
+    .. math:: \operatorname{tr} A = \mathbb{E}\, v^\top A v, \qquad \mathbb{E}\, v v^\top = I
+
+    Hutchinson's estimator averages this over random signs. Its variance
+    :math:`2 \sum_{i \ne j} A_{ij}^2` is dominated by the largest eigenvalues; *Hutch++* spends a
+    third of the products to find their space Q, a third for the exact :math:`\operatorname{tr}
+    Q^\top A Q`, and estimates only the trace of what remains.
+
+    Args:
+        operator: An :class:`Operator`, or a symmetric matrix (P, P).
+        probes: How many products to spend, at least 1; at least 3 for Hutch++.
+        method: ``"hutchinson"`` or ``"hutch++"``.
+        seed: Of the probes.
+
+    Returns:
+        :class:`Estimate` with scalars.
+
+    Raises:
+        ValueError: If there are too few probes or the method is unknown.
+
+    Pitfall: the standard error is itself an estimate, and a poor one with few probes.
+
+    Example:
+        >>> trace(torch.eye(5), 3).value
+        tensor(5., dtype=torch.float64)
+    """
+    operator = _as_operator(operator)
+    require(method in ("hutchinson", "hutch++"), "method", method, "'hutchinson' or 'hutch++'")
+    least = 1 if method == "hutchinson" else 3
+    require(probes >= least, "probes", probes, f"at least {least} for {method}")
+    if method == "hutchinson":
+        return _estimate(_quadratic_forms(operator, _probes(operator, probes, seed)))
+    rank = min(probes // 3, operator.dimension)
+    draws = _probes(operator, rank + probes - 2 * (probes // 3), seed)
+    sketch = operator @ torch.stack([next(draws) for _ in range(rank)], 1)
+    basis = torch.linalg.qr(sketch.double()).Q.to(operator.dtype)
+    exact = (basis.double() * (operator @ basis).double()).sum().cpu()
+    # Projected twice, a probe is orthogonal to the basis up to rounding.
+    rest = (v - basis @ (basis.T @ v) for v in draws)
+    remainder = _estimate(_quadratic_forms(operator, (v - basis @ (basis.T @ v) for v in rest)))
+    return Estimate(exact + remainder.value, remainder.standard_error)
+
+
+def _quadratic_forms(operator: Operator, vectors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([(v * (operator @ v)).sum(dtype=torch.float64) for v in vectors]).cpu()
+
+
+def diagonal(operator: Operator | Tensor, probes: int = 30, *, seed: int = 0) -> Estimate:
+    r"""The diagonal from products with random signs.
+
+    .. math:: \operatorname{diag} A = \mathbb{E}\, v \odot A v
+
+    Args:
+        operator: An :class:`Operator`, or a symmetric matrix (P, P).
+        probes: How many products, at least 1.
+        seed: Of the probes.
+
+    Returns:
+        :class:`Estimate` with vectors (P,). An entry's variance is the sum of its row's other
+        squared entries over the number of probes.
+
+    Pitfall: a diagonal that is small beside the rest of its row needs very many probes.
+
+    Example:
+        >>> diagonal(torch.diag(torch.tensor([1.0, 2.0])), 2).value
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    operator = _as_operator(operator)
+    require(probes >= 1, "probes", probes, "at least 1")
+    vectors = _probes(operator, probes, seed)
+    return _estimate(torch.stack([(v * (operator @ v)).double() for v in vectors]))
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    r"""A spectral density as what :func:`spectral_density` measures: weighted points.
+
+    Attributes:
+        nodes: (n, m) float64, the m Ritz values of each of n probes.
+        weights: (n, m), the share of the spectrum at each, summing to one for each probe.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+
+    def grid(self, points: int = 400) -> Tensor:
+        """Points (points,) that span the nodes with a margin of a twentieth at both ends."""
+        seen = self.nodes[self.weights > 0]
+        low, high = float(seen.min()), float(seen.max())
+        margin = 0.05 * ((high - low) or max(abs(high), 1.0))
+        return torch.linspace(low - margin, high + margin, points, dtype=torch.float64)
+
+    def density(self, grid: Tensor, width: float) -> Tensor:
+        r"""The density on a grid (G,), each node a Gaussian of standard deviation ``width``.
+
+        .. math:: \phi(t) = \frac1n \sum_{v} \sum_{i} \tau_i^{(v)}\,
+            \mathcal{N}(t; \theta_i^{(v)}, \sigma^2)
+        """
+        require(width > 0, "width", width, "positive")
+        z = (grid.double().cpu()[:, None] - self.nodes.flatten()) / width
+        bells = (-z.square() / 2).exp() / (width * math.sqrt(2 * math.pi))
+        return bells @ self.weights.flatten() / len(self.nodes)
+
+    def moment(self, power: int) -> Tensor:
+        r"""The estimate of :math:`\operatorname{tr} A^p / P`; unbiased while p < 2 m."""
+        return (self.weights * self.nodes**power).sum(1).mean()
+
+    def share(self, low: float = -math.inf, high: float = math.inf) -> Tensor:
+        """The share of eigenvalues in [low, high]."""
+        inside = (self.nodes >= low) & (self.nodes <= high)
+        return (self.weights * inside).sum(1).mean()
+
+
+def spectral_density(
+    operator: Operator | Tensor, *, steps: int = 50, probes: int = 5, seed: int = 0
+) -> Spectrum:
+    r"""The spectral density by stochastic Lanczos quadrature.
+
+    A Krylov space grown from a random vector v sees the spectrum through v's eyes: the Ritz values
+    :math:`\theta_i` with the squares of the first entries of their eigenvectors as weights
+    :math:`\tau_i` are a Gauss quadrature for :math:`v^\top f(A) v / \|v\|^2`, exact for polynomials
+    of degree below 2 ``steps``; the mean over random v is :math:`\operatorname{tr} f(A) / P`.
+
+    Args:
+        operator: An :class:`Operator`, or a symmetric matrix (P, P).
+        steps: m, Ritz values for each probe; more resolve more. Fewer where the space is exhausted.
+        probes: n, random sign vectors.
+        seed: Of the probes.
+
+    Returns:
+        :class:`Spectrum`.
+
+    Raises:
+        ValueError: If there are no steps or no probes.
+
+    Pitfall: a single outlier has the weight 1/P, which few probes measure badly though its place is
+    exact; count outliers with :func:`top_eigenpairs`.
+
+    Source: ``gabdullin2024investigating``.
+    """
+    operator = _as_operator(operator)
+    require(steps >= 1, "steps", steps, "at least 1")
+    require(probes >= 1, "probes", probes, "at least 1")
+    nodes = torch.zeros(probes, min(steps, operator.dimension), dtype=torch.float64)
+    weights = torch.zeros_like(nodes)
+    for n, start in enumerate(_probes(operator, probes, seed)):
+        space = _Lanczos(operator, start)
+        while not space.exhausted and len(space) < steps:
+            space.step()
+        values, vectors, _ = space.ritz()
+        nodes[n, : len(space)], weights[n, : len(space)] = values, vectors[0].square()
+        nodes[n, len(space) :] = values[-1]
+    return Spectrum(nodes, weights)
