@@ -2,7 +2,8 @@
 
 Losses are found, not listed: any public function of a chapter whose name ends in ``_loss``, and
 ``cross_entropy``. The names of its positional parameters say what kind of loss it is, and ``KINDS``
-how inputs of that kind are made.
+how inputs of that kind are made: with a target of classes, with labels that only say what belongs
+together, or with nothing but tensors to differentiate.
 """
 
 import importlib
@@ -55,7 +56,8 @@ class Kind(NamedTuple):
     """Inputs of one kind of loss.
 
     ``inputs`` makes the differentiable arguments from a shape (N, C, ...); ``wrong`` makes them as
-    wrong as numbers up to 1e4 can be for label 0; ``extra`` gives the required keyword arguments.
+    wrong as numbers up to 1e4 can be for label 0, ``right`` the other extreme; ``extra`` gives
+    keyword arguments, of which a loss is passed those that it knows.
     """
 
     inputs: Callable[[torch.Size], tuple[Tensor, ...]]
@@ -63,6 +65,9 @@ class Kind(NamedTuple):
     extra: Callable[[Tensor], dict[str, Any]] = lambda scores: {}
     classes: bool = True  # the target may be soft or ignored, and classes have weights
     dense: bool = True  # inputs may have further dimensions
+    target: bool = True  # the differentiable arguments are followed by a target or labels
+    right: Callable[[], tuple[Tensor, ...]] | None = None  # by default minus ``wrong``
+    elements: bool = True  # unreduced, there is a value for each of the N rows
 
 
 def normal(shape: tuple[int, ...]) -> Tensor:
@@ -74,11 +79,39 @@ def wrong_logits() -> Tensor:
     return 1e4 * torch.tensor([[-1.0, 1.0, 0.5, -0.5]] * N, dtype=torch.float64)
 
 
+def wrong_embeddings() -> Tensor:
+    """Large embeddings of one class that point apart."""
+    return wrong_logits() + 5e3 * torch.randn(N, C, generator=torch.Generator().manual_seed(2))
+
+
 KEY, PROTOTYPES = torch.randn(2, C, C, generator=torch.Generator().manual_seed(1)).double()
 
 
 def holographic(embeddings: Tensor) -> dict[str, Tensor]:
     return {"key": KEY.to(embeddings.dtype), "prototypes": PROTOTYPES.to(embeddings.dtype)}
+
+
+def cluster(rows: int = N) -> Tensor:
+    """Directions that are all but the same, of length 1e4."""
+    return 1e4 * (torch.eye(C, dtype=torch.float64)[:1] + 0.05 * spread(rows))
+
+
+def spread(rows: int = N) -> Tensor:
+    return torch.randn(rows, C, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def in_ball(shape: tuple[int, ...]) -> Tensor:
+    return 0.2 * normal(shape).tanh()
+
+
+def at_the_boundary(rows: int = N) -> Tensor:
+    """Points of the ball as far out as bfloat16 allows, in all directions."""
+    return 0.96 * torch.nn.functional.normalize(spread(rows))
+
+
+def hyperplanes(points: Tensor) -> dict[str, Tensor]:
+    offsets, normals = KEY[:2].tanh() / 5, PROTOTYPES[:2]
+    return {"offsets": offsets.to(points.dtype), "normals": normals.to(points.dtype)}
 
 
 KINDS = {
@@ -92,12 +125,71 @@ KINDS = {
     ("embeddings", "target"): Kind(
         lambda shape: (normal(shape),), lambda: (wrong_logits(),), holographic, dense=False
     ),
+    ("embeddings", "labels"): Kind(
+        lambda shape: (normal(shape),), lambda: (wrong_embeddings(),), classes=False, dense=False
+    ),
     ("scores", "target"): Kind(
         lambda shape: (normal(shape[:1]),),
         lambda: (torch.full((N,), 1e4, dtype=torch.float64),),
         lambda scores: {"derivatives": torch.linspace(0, 2, scores.numel(), dtype=scores.dtype)},
         classes=False,
         dense=False,
+    ),
+    ("embeddings", "labels"): Kind(
+        lambda shape: (normal(shape),),
+        lambda: (cluster(),),
+        classes=False,
+        dense=False,
+        right=lambda: (1e4 * spread(),),
+    ),
+    ("embeddings",): Kind(
+        lambda shape: (normal(shape),),
+        lambda: (cluster(),),
+        classes=False,
+        dense=False,
+        target=False,
+        right=lambda: (1e4 * spread(),),
+    ),
+    ("prototypes",): Kind(
+        lambda shape: (normal(shape),),
+        lambda: (cluster(),),
+        classes=False,
+        dense=False,
+        target=False,
+        right=lambda: (1e4 * spread(),),
+    ),
+    # Of unit vectors, of any others, or of points in the ball: small ones are all three.
+    ("anchor", "positive"): Kind(
+        lambda shape: (in_ball(shape), in_ball(shape)),
+        lambda: (at_the_boundary(), at_the_boundary().flip(0)),
+        classes=False,
+        dense=False,
+        target=False,
+        right=lambda: (at_the_boundary(), at_the_boundary() * 0.9),
+    ),
+    ("points",): Kind(
+        lambda shape: (in_ball((2 * shape[0], *shape[1:])),),
+        lambda: (at_the_boundary(2 * N),),
+        classes=False,
+        dense=False,
+        target=False,
+    ),
+    ("real", "negative"): Kind(
+        lambda shape: (in_ball(shape), in_ball(shape)),
+        lambda: (at_the_boundary(), at_the_boundary()),
+        hyperplanes,
+        classes=False,
+        dense=False,
+        target=False,
+        elements=False,
+    ),
+    ("weight",): Kind(
+        lambda shape: (normal(shape),),
+        lambda: (wrong_logits(),),
+        classes=False,
+        dense=False,
+        target=False,
+        right=lambda: (torch.nn.functional.normalize(spread()),),
     ),
 }
 
@@ -113,6 +205,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "rescaled_square_loss": [{"scale": 15.0, "magnitude": 30.0}],
     "smooth_adversarial_comp_sum_loss": [{"tau": 0.0, "rho": 2.0}],
     "z_loss": [{"sharpness": 5.0, "offset": 0.5}],
+}
+
+# Keyword arguments that a loss requires, beyond those of its kind, made from its first input.
+REQUIRED: dict[str, Callable[[Tensor], dict[str, Any]]] = {
+    "vector_scaling_loss": lambda z: {"class_counts": 1.0 + torch.arange(z.shape[1:2].numel())},
 }
 
 # Losses whose unreduced value has an entry per class, each with the weight of its class.
@@ -138,7 +235,20 @@ class Case(NamedTuple):
     kind: Kind
 
     def __call__(self, inputs: tuple[Tensor, ...], target: Tensor, **options: Any) -> Tensor:
-        return self.loss(*inputs, target, **self.kind.extra(inputs[0]), **options)
+        arguments = (*inputs, target) if self.kind.target else inputs
+        return self.loss(*arguments, **self.extra(inputs[0]), **options)
+
+    def extra(self, first: Tensor) -> dict[str, Any]:
+        """Keyword arguments of its kind, as far as the loss knows them, and its own."""
+        known = inspect.signature(self.loss.func).parameters
+        of_kind = {name: x for name, x in self.kind.extra(first).items() if name in known}
+        return of_kind | REQUIRED.get(self.name, lambda _: {})(first)
+
+    @property
+    def default_reduction(self) -> str | None:
+        """None for a loss of a whole set of points, which cannot be split into examples."""
+        known = inspect.signature(self.loss.func).parameters
+        return known["reduction"].default if "reduction" in known else None
 
     def inputs(self, *further: int) -> tuple[Tensor, ...]:
         torch.manual_seed(0)
@@ -168,6 +278,12 @@ PLAIN = [case for case in CASES if "-" not in case.id]
 every_case = pytest.mark.parametrize("case", CASES)
 every_class_case = pytest.mark.parametrize("case", CLASS_CASES)
 every_loss = pytest.mark.parametrize("case", PLAIN)
+every_reducible_case = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.values[0].default_reduction]
+)
+every_target_loss = pytest.mark.parametrize(
+    "case", [case for case in PLAIN if case.values[0].kind.target]
+)
 
 
 def test_losses_are_found() -> None:
@@ -197,14 +313,15 @@ def leaves(inputs: tuple[Tensor, ...], dtype: torch.dtype = torch.float64) -> tu
 # --- Values -----------------------------------------------------------------------------------
 
 
-@every_case
+@every_reducible_case
 def test_reductions_agree(case: Case) -> None:
     inputs, target = case.inputs(), case.target()
     none = case(inputs, target, reduction="none")
-    assert none.shape[0] == N
-    torch.testing.assert_close(case(inputs, target, reduction="sum"), none.sum())
-    torch.testing.assert_close(case(inputs, target, reduction="mean"), none.mean())
-    torch.testing.assert_close(case(inputs, target), none.mean())
+    assert none.shape[0] == N or not case.kind.elements
+    reduced = {"sum": none.sum(), "mean": none.mean()}
+    for reduction, expected in reduced.items():
+        torch.testing.assert_close(case(inputs, target, reduction=reduction), expected)
+    torch.testing.assert_close(case(inputs, target), reduced[case.default_reduction])
     assert none.std() > 1e-3  # examples differ, or the sums above would prove little
 
 
@@ -275,7 +392,11 @@ def test_all_ignored_is_zero_with_zero_gradient(case: Case) -> None:
 @every_case
 def test_empty_batch_is_as_in_torch(case: Case) -> None:
     inputs, target = tuple(x[:0] for x in case.inputs()), case.target()[:0]
-    assert case(inputs, target).isnan()
+    if case.default_reduction is None or positional(case.loss.func) == ("prototypes",):
+        with pytest.raises(ValueError, match=f"number of {positional(case.loss.func)[0]}"):
+            case(inputs, target)
+        return
+    assert case(inputs, target, reduction="mean").isnan()
     assert case(inputs, target, reduction="sum") == 0
     assert case(inputs, target, reduction="none").numel() == 0
 
@@ -330,6 +451,7 @@ def test_finite_at_the_extremes(case: Case, dtype: torch.dtype) -> None:
     target = torch.zeros(N, dtype=torch.int64)
     wrong = case.kind.wrong()
     right = tuple(1e4 + x if "distances" in positional(case.loss.func) else -x for x in wrong)
+    right = case.kind.right() if case.kind.right else right
     for inputs in (wrong, right):
         leaf = leaves(inputs, dtype)
         value = case(leaf, target)
@@ -360,8 +482,8 @@ def test_gradcheck(case: Case) -> None:
 def test_gradgradcheck(case: Case) -> None:
     if case.name in NO_GRADGRADCHECK:
         pytest.skip(NO_GRADGRADCHECK[case.name])
-    inputs = leaves(tuple(x[:3] for x in case.inputs()))
-    target = case.target()[:3]
+    inputs = leaves(tuple(x[:4] for x in case.inputs()))
+    target = case.target()[:4]
     assert torch.autograd.gradgradcheck(lambda *x: case(x, target), inputs)
 
 
@@ -408,8 +530,9 @@ def test_no_value_is_read_on_an_accelerator(case: Case) -> None:
     inputs = tuple(x.to("meta").requires_grad_() for x in case.inputs())
     target = case.target().to("meta")
     options = {"weight": torch.ones(C, device="meta")} if case.kind.classes else {}
-    extra = {name: x.to("meta") for name, x in case.kind.extra(case.inputs()[0]).items()}
-    value = case.loss(*inputs, target, **extra, **options)
+    extra = {name: x.to("meta") for name, x in case.extra(case.inputs()[0]).items()}
+    arguments = (*inputs, target) if case.kind.target else inputs
+    value = case.loss(*arguments, **extra, **options)
     gradients(value, inputs)
     assert value.shape == () and value.is_meta
 
@@ -419,19 +542,29 @@ def test_no_value_is_read_on_an_accelerator(case: Case) -> None:
 
 @every_loss
 def test_wrong_number_of_dimensions(case: Case) -> None:
-    with pytest.raises(ValueError, match=r"\(N"):
+    with pytest.raises(ValueError, match=r"\([NCR],"):
         case(tuple(torch.tensor(1.0) for _ in case.inputs()), torch.tensor(0))
     if case.kind.classes:
         with pytest.raises(ValueError, match=r"\(N"):
             case(tuple(x[0] for x in case.inputs()), torch.tensor(0))
 
 
-@every_loss
+@every_target_loss
 def test_wrong_target_shape(case: Case) -> None:
-    with pytest.raises(ValueError, match="target"):
+    name = positional(case.loss.func)[-1]
+    with pytest.raises(ValueError, match=name):
         case(case.inputs(), case.target()[:-1])
-    with pytest.raises(ValueError, match="target"):
+    with pytest.raises(ValueError, match=name):
         case(case.inputs(), case.target().unsqueeze(1))
+
+
+@every_loss
+def test_rows_that_do_not_pair_up(case: Case) -> None:
+    if positional(case.loss.func) != ("anchor", "positive"):
+        pytest.skip("has no pairs")
+    first, second = case.inputs()
+    with pytest.raises(ValueError, match="positive"):
+        case((first, second[:-1]), case.target())
 
 
 @every_loss
@@ -440,20 +573,23 @@ def test_integer_scores(case: Case) -> None:
         case(tuple(x.long() for x in case.inputs()), case.target())
 
 
-@every_loss
+@every_target_loss
 def test_label_out_of_range(case: Case) -> None:
+    if positional(case.loss.func)[-1] == "labels":
+        pytest.skip("knows no number of classes: any integers tell examples apart")
     for label in (-1, C):
         with pytest.raises(ValueError, match="target"):
             case(case.inputs(), torch.full((N,), label))
 
 
-@every_loss
+@every_target_loss
 def test_wrong_target_dtype(case: Case) -> None:
-    if not case.kind.classes:
+    name = positional(case.loss.func)[-1]
+    if not case.kind.classes and name == "target":
         pytest.skip("any dtype can hold 0 and 1")
-    with pytest.raises(TypeError, match="target"):
+    with pytest.raises(TypeError, match=name):
         case(case.inputs(), case.target().int())
-    with pytest.raises(TypeError, match="target"):
+    with pytest.raises(TypeError, match=name):
         case(case.inputs(), [0] * N)
 
 
@@ -481,6 +617,8 @@ def test_wrong_weight(case: Case) -> None:
 
 @every_loss
 def test_unknown_reduction(case: Case) -> None:
+    if case.default_reduction is None:
+        pytest.skip("has no reduction")
     with pytest.raises(ValueError, match="reduction"):
         case(case.inputs(), case.target(), reduction="average")
 
