@@ -135,13 +135,6 @@ KINDS = {
         classes=False,
         dense=False,
     ),
-    ("embeddings", "labels"): Kind(
-        lambda shape: (normal(shape),),
-        lambda: (cluster(),),
-        classes=False,
-        dense=False,
-        right=lambda: (1e4 * spread(),),
-    ),
     ("embeddings",): Kind(
         lambda shape: (normal(shape),),
         lambda: (cluster(),),
