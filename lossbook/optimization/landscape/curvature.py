@@ -572,17 +572,14 @@ class _Search:
         return residuals <= (self.tolerance * values.abs()).clamp(min=floor)
 
     def run(self) -> None:
-        space = self.space()
-        runner_up = self.outermost(space, self.k)
-        steps, searches = len(space), 1
+        sight, searches = self.outermost(self.space(), self.k), 1
         while len(self.rows) < self.operator.dimension:
             if not bool(self.settled(self.values, self.residuals).all()):
                 break
-            missing = self.k - len(self.rows)
-            space = self.space()
+            missing, space = self.k - len(self.rows), self.space()
             if missing > 0:
-                runner_up = self.outermost(space, missing)
-            elif self.overlooked(space, runner_up, steps):
+                sight = self.outermost(space, missing)
+            elif self.overlooked(space, *sight):
                 self.outermost(space, 1)
             else:
                 break
@@ -602,39 +599,54 @@ class _Search:
         order = self.score(values).argsort(descending=True)
         return values[order], vectors[:, order], residuals[order]
 
-    def outermost(self, space: _Lanczos, count: int) -> float:
-        """Finds the ``count`` outermost of a space; returns the score of the one after them."""
+    def outermost(self, space: _Lanczos, count: int) -> tuple[float, int]:
+        """Finds the ``count`` outermost of a space.
+
+        Returns the score of the one after them, and how many steps it took until the last of them
+        stood out: until its Ritz value was more than half way from there to where it ended.
+        """
+        path = []
         while True:
-            space.step()
-            self.products += 1
+            if not space.exhausted:
+                space.step()
+                self.products += 1
             steps, last = len(space), space.exhausted or len(space) >= self.max_steps
             # The tridiagonal problem is small; looking at it this often costs next to nothing.
             if (steps < count or steps % (1 + steps // 16)) and not last:
                 continue
             values, vectors, residuals = self.ritz(space)
+            scores = self.score(values)[: count + 1].tolist()
+            path.append((steps, scores[min(count, steps) - 1]))
             if last or bool(self.settled(values[:count], residuals[:count]).all()):
                 break
         self.rows = torch.cat([self.rows, space.lift(vectors[:, :count])])
         self.values = torch.cat([self.values, values[:count]])
         self.residuals = torch.cat([self.residuals, residuals[:count]])
-        return float(self.score(values)[count]) if steps > count else -math.inf
+        if steps <= count:
+            return -math.inf, steps
+        level = (scores[count - 1] + scores[count]) / 2
+        return scores[count], next(step for step, score in path if score >= level)
 
     def overlooked(self, space: _Lanczos, runner_up: float, steps: int) -> bool:
-        """Whether a space holds an eigenvalue that belongs to the k outermost.
+        """Whether a new space holds an eigenvalue that belongs to the k outermost.
 
-        A copy of an outer eigenvalue shows earlier than the inner ones do, so the search ends once
-        it has seen the runner-up of the first search, to a tenth, or has gone as many steps.
+        From another random start a copy of an outermost eigenvalue comes into sight after about as
+        many steps as the outermost themselves took; what then stands out from the runner-up is
+        followed until it is settled on which side of the k-th it lies.
         """
         bar = float(self.score(self.values).sort().values[-self.k])
-        for _ in range(min(steps, self.max_steps)):
+        above = bar + self.tolerance * abs(bar) + 1e-5 * self.scale
+        while not space.exhausted and len(space) < self.max_steps:
             space.step()
             self.products += 1
-            values, _, _ = self.ritz(space)
-            best = float(self.score(values)[0])
-            if best > bar + self.tolerance * abs(bar) + 1e-5 * self.scale:
+            if len(space) < steps + 2 and not space.exhausted:
+                continue
+            values, _, residuals = self.ritz(space)
+            best, bound = float(self.score(values)[0]), float(residuals[0])
+            if best > above:
                 return True
-            if space.exhausted or best >= runner_up - 0.1 * abs(runner_up):
-                return False
+            if best < (bar + runner_up) / 2 or best + bound < above:
+                break
         return False
 
     def combine(self) -> None:
