@@ -101,7 +101,7 @@ def linops(problem: Problem):
     return HessianLinearOperator(
         problem.model,
         nn.CrossEntropyLoss(),
-        dict(problem.model.named_parameters()),
+        problem.parameters,
         problem.batches,
         check_deterministic=False,
     )
@@ -165,7 +165,7 @@ def pyhessian(tolerance: float):
 
 def exact_largest(problem: Problem) -> Tensor:
     operator = curvature.hessian(cross_entropy, problem.model, problem.batches)
-    return curvature.top_eigenpairs(operator, 3, tolerance=1e-10, max_steps=500).values
+    return curvature.top_eigenpairs(operator, 3, tolerance=1e-8, max_steps=500).values
 
 
 def worst(answer: Tensor, reference: Tensor) -> float:
@@ -201,7 +201,7 @@ def fast_lanczos(problem: Problem):
 def extremes(problem: Problem) -> Tensor:
     operator = curvature.hessian(cross_entropy, problem.model, problem.batches)
     ends = [
-        curvature.top_eigenpairs(operator, 1, which=end, tolerance=1e-10, max_steps=500).values
+        curvature.top_eigenpairs(operator, 1, which=end, tolerance=1e-8, max_steps=500).values
         for end in ("smallest", "largest")
     ]
     return torch.cat(ends)
