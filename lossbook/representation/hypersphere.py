@@ -776,7 +776,7 @@ def compactness_loss(
     require(temperature > 0, "temperature", temperature, "positive")
     x = _directions(embeddings, "embeddings")
     z = normalized_softmax_logits(x, prototypes, scale=1 / temperature)
-    total = z.logsumexp(1, keepdim=True).expand_as(z)
+    total = z.logsumexp(1, keepdim=True)  # (N, 1), or (N, C) with the negatives of each label
     if domains is not None:
         check_target(target, z.shape, ignore_index)
         require(not target.is_floating_point(), "target", target.dtype, "int64 with domains")
