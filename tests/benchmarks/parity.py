@@ -1,7 +1,7 @@
 """Does a device say what float64 on the CPU says? Every loss, and the geometry, in three precisions.
 
-The inputs are rounded to the precision first, so that the error is that of the computation. A loss is judged by its
-value and its gradient, the rest by what it returns; errors are relative to the Euclidean norm.
+The inputs are rounded to the precision first, so that the error is that of the computation. A loss is
+judged by its value and its gradient, the rest by what it returns; errors are relative, in the Euclidean norm.
 """
 
 from __future__ import annotations
