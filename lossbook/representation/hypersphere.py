@@ -871,14 +871,20 @@ def update_prototypes(
     if not isinstance(target, Tensor) or target.dtype != torch.int64:
         raise TypeError(f"target must be an int64 tensor, got {getattr(target, 'dtype', target)}")
     check_target(target, torch.Size((u.shape[0], mu.shape[0])), -100)
-    member = F.one_hot(target, mu.shape[0]).bool()  # (N, C)
-    turn = member.cumsum(0).where(member, 0)  # the r-th example of its class has r
-    rounds = int(turn.max()) if is_concrete(turn) and turn.numel() else u.shape[0]
-    for r in range(1, rounds + 1):
-        now = turn == r
-        example = now.to(u.dtype).T @ u  # (C, D), zero where a class has no more
-        moved = _unit(momentum * mu + (1 - momentum) * example)
-        mu = torch.where(now.any(0)[:, None], moved, mu)
+    number, classes = len(u), len(mu)
+    turn = F.one_hot(target, classes).cumsum(0).gather(1, target[:, None]).squeeze(1) - 1
+    # The r-th example of class k stands at (r, k); without looking there may be N of a class.
+    rounds = int(turn.max()) + 1 if number and is_concrete(turn) else number
+    place = turn * classes + target
+    examples = u.new_zeros(rounds * classes, u.shape[1]).index_add(0, place, u)
+    present = u.new_zeros(rounds * classes).index_add(0, place, torch.ones_like(u[:, 0])) > 0
+    tiny = torch.finfo(mu.dtype).tiny
+    for example, there in zip(
+        examples.view(rounds, *mu.shape), present.view(rounds, classes, 1), strict=True
+    ):
+        moved = momentum * mu + (1 - momentum) * example
+        moved = moved * moved.square().sum(1, keepdim=True).clamp(min=tiny).rsqrt()
+        mu = torch.where(there, moved, mu)
     return restore(mu, prototypes.dtype)
 
 
