@@ -19,6 +19,7 @@ are those of Euclidean space (with the distance doubled).
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -219,8 +220,46 @@ def _log_gaussian(rows: Tensor, others: Tensor, t: float) -> Tensor:
     return exponents.masked_fill(_below(rows, others), -math.inf).logsumexp((0, 1))
 
 
+class _LogGaussianSum(torch.autograd.Function):
+    """The sum over the blocks with its gradient taken in the same pass, as no block is kept.
+
+    A backward pass that is itself to be differentiated computes the blocks again, with a graph.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
+        points, size = len(x), max(1, _BLOCK // len(x))
+        top, total = x.new_full((), -math.inf), x.new_zeros(())
+        pull = torch.zeros_like(x)
+        for i in range(0, points - 1, size):
+            rows, others = x[i : i + size], x[i:]
+            e = torch.addmm(x.new_full((), -2 * t), rows, others.T, alpha=2 * t)
+            e[:, : len(rows)].masked_fill_(_below(rows, rows), -math.inf)
+            before, top = top, torch.maximum(top, e.amax())
+            e, rescale = e.sub_(top).exp_(), (before - top).exp()
+            total = total * rescale + e.sum()
+            pull *= rescale
+            pull[i : i + size] += e @ others
+            pull[i:] += e.T @ rows
+        ctx.t = t
+        ctx.save_for_backward(x, pull * (2 * t / total))
+        return top + total.log()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        x, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            value = _over_pairs(partial(_log_gaussian, t=ctx.t), x).logsumexp(0)
+            (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        return outer[0] * gradient, None
+
+
 def _log_gaussian_sum(x: Tensor, t: float) -> Tensor:
-    return _over_pairs(partial(_log_gaussian, t=t), x).logsumexp(0)
+    """Log of the sum of exp(2 t (x_i . x_j - 1)) over pairs, in blocks where they are many."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    if traced or len(x) * (len(x) - 1) <= _BLOCK:
+        return _over_pairs(partial(_log_gaussian, t=t), x).logsumexp(0)
+    return _LogGaussianSum.apply(x, t)
 
 
 def uniformity_loss(embeddings: Tensor, *, t: float = 2.0) -> Tensor:

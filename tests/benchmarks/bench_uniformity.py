@@ -1,4 +1,4 @@
-"""Uniformity of many points: ours, which never holds a matrix of all pairs, against the plain forms."""
+"""Uniformity of many points: ours, which never holds a matrix of all pairs, against the plain form."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ def problem(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def all_pairs(points: Tensor) -> Tensor:
-    """The matrix of all pairs, its diagonal taken off afterwards: the plain form at its fastest."""
-    n = len(points)
+    """The matrix of all pairs, its diagonal taken off afterwards: the plain form at its fastest.
+
+    (``torch.pdist``, which the paper prints, takes a multiple of its time.)
+    """
+    n, points = len(points), torch.nn.functional.normalize(points, dim=1)
     total = (2 * T * (points @ points.T - 1)).exp().sum() - n
     return (total / (n * (n - 1))).log()
-
-
-def pdist(points: Tensor) -> Tensor:
-    """The form that the paper prints."""
-    return torch.pdist(points).pow(2).mul(-T).exp().mean().log()
 
 
 def with_gradient(loss):
@@ -61,7 +59,6 @@ BENCHMARKS = [
         contestants={
             "lossbook": with_gradient(lambda points: uniformity_loss(points, t=T)),
             "matrix of all pairs": with_gradient(all_pairs),
-            "torch.pdist": with_gradient(pdist),
         },
         goals=(Goal("matrix of all pairs", time=1.1, memory=0.2),),
         tolerance=1e-5,
