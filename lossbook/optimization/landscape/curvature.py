@@ -956,41 +956,46 @@ def landscape_increment_bound(
     return at_minimum + radius**2 * distances / 2 / (k + 1)
 
 
-def gauss_newton_bound(weights: Sequence[Tensor], radius: float, *, biases: bool = True) -> Tensor:
+def gauss_newton_bound(
+    weights: Sequence[Tensor], radius: float, *, biases: Sequence[Tensor] | None = None
+) -> Tensor:
     r"""A bound on the Gauss-Newton norm of one example, for ReLU perceptrons with cross-entropy.
 
     .. math:: \|G_i\|_2 \le \frac12 \sum_{p=1}^{L} \Bigl( \prod_{q > p} \|W_q\|_2^2 \Bigr)
-        \Bigl( \|x_i\|^2 \prod_{q < p} \|W_q\|_2^2 + b \Bigr)
+        \bigl( r_{p-1}^2 + b \bigr), \qquad r_p = \|W_p\|_2\, r_{p-1} + \|b_p\|, \quad r_0 = \|x_i\|
 
     The sum runs over layers: G is :math:`J^\top A J`, the curvature A of cross-entropy has norm at
-    most 1/2, and the Jacobian of layer p is a product of the later weights and that layer's input.
-    The layer's bias adds b = 1.
+    most 1/2, and the Jacobian of layer p is a product of the later weights with that layer's input,
+    whose norm is at most :math:`r_{p-1}`. The bias as a parameter adds b = 1, without biases b = 0.
 
     Args:
         weights: The weight matrices :math:`W_p` (outputs, inputs), first layer first.
-        radius: The largest norm of an input.
-        biases: Whether the layers have biases as parameters. The bound on a layer's input holds
-            where their values are zero.
+        radius: :math:`r_0`, the largest norm of an input.
+        biases: The biases :math:`b_p`, one for each layer; None if the layers have none.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: If there are no weights or the radius is negative.
+        ValueError: If there are no weights, as many biases are not given, or the radius is
+            negative.
 
     Source: after ``kiselev2024unraveling``, whose bound has one more factor of the squared weight
     norm and a larger constant. It can fail: with weights of zero the matrix of a linear model is
     not zero, but that bound is.
+
+    Pitfall: products of norms grow with depth: for deep networks the bound says nothing.
     """
     require(len(weights) > 0, "the number of weights", 0, "at least 1")
     require(radius >= 0, "radius", radius, "at least 0")
-    norms = [torch.linalg.matrix_norm(weight, 2).square() for weight in weights]
-    one = torch.ones_like(norms[0])
-    total = torch.zeros_like(one)
-    for p in range(len(norms)):
-        before = torch.stack([one, *norms[:p]]).prod()
-        after = torch.stack([one, *norms[p + 1 :]]).prod()
-        total = total + after * (radius**2 * before + biases)
+    if biases is not None:
+        require(len(biases) == len(weights), "the number of biases", len(biases), f"{len(weights)}")
+    norms = [torch.linalg.matrix_norm(weight, 2) for weight in weights]
+    after = [math.prod(norms[p + 1 :], start=torch.ones_like(norms[0])) for p in range(len(norms))]
+    reach, total = torch.full_like(norms[0], radius), torch.zeros_like(norms[0])
+    for p, norm in enumerate(norms):
+        total = total + after[p].square() * (reach.square() + (biases is not None))
+        reach = norm * reach + (0 if biases is None else biases[p].norm())
     return total / 2
 
 
