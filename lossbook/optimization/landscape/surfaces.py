@@ -120,8 +120,8 @@ def filter_normalize(direction: Parameters, parameters: Parameters) -> dict[str,
 
     Source: ``li2017visualizing`` (and its code: one-dimensional tensors get zeros).
 
-    Pitfall: it undoes what the filters' *scales* do to a picture, and only that. Filters that the
-    network ignores are stretched like the others.
+    Pitfall: blind to the scale of whole layers, and of filters that are normalized afterwards, but
+    not of a single ReLU unit, whose outgoing weights are a column of the next layer and no filter.
 
     Example:
         >>> weight = torch.tensor([[3.0, 4.0], [0.0, 0.5]])

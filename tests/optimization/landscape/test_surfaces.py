@@ -165,6 +165,13 @@ def test_trajectory_plane_is_numpys_pca():
     assert (plane.coordinates[-1] == 0).all() and (plane.coordinates[0] >= 0).all()
 
 
+def test_directions_point_to_where_the_way_begins():
+    way = [{"w": torch.tensor(w, dtype=F64)} for w in ([1.0, 0.1], [-2.0, -0.5], [3.0, -1], [0, 0])]
+    assert (trajectory_plane(way).coordinates[0] > 0).all()
+    back = [{"w": -point["w"]} for point in way]
+    assert (trajectory_plane(back).coordinates[0] > 0).all()
+
+
 def test_a_straight_way_lies_on_one_axis():
     a, b = ({"w": torch.randn(3, 3, dtype=F64, generator=stream(s))} for s in (0, 1))
     plane = trajectory_plane([interpolate(a, b, t) for t in (0, 0.2, 0.7, 1)])
@@ -490,8 +497,9 @@ def test_weight_matching_finds_a_copy():
 
 def test_the_best_of_ties_is_to_stay():
     a = {n: torch.ones_like(p) for n, p in snapshot(net(3, 5, 5, 4)).items()}
-    found = weight_matching(a, a, generator=stream())
-    assert all(torch.equal(p, torch.arange(5)) for p in found)
+    start = [torch.randperm(5, generator=stream(s)) for s in (1, 2)]
+    found = weight_matching(a, a, start=start, generator=stream())
+    assert all(torch.equal(p, q) for p, q in zip(found, start, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -540,6 +548,13 @@ def test_straight_through_matching_is_no_worse_than_where_it_starts():
     settings = {"learning_rate": 0.3, "generator": stream()}
     found = straight_through_matching(cross_entropy, model, [(x, y)], a, b, steps=60, **settings)
     assert halfway(found) < halfway(first) - 1e-3
+    reached = [
+        halfway(straight_through_matching(
+            cross_entropy, model, [(x, y)], a, b, steps=k, learning_rate=2.0, generator=stream()
+        ))
+        for k in range(1, 25)
+    ]  # fmt: skip
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(reached))
     once = straight_through_matching(
         cross_entropy, model, [(x, y)], a, b, steps=1, generator=stream()
     )
