@@ -672,6 +672,19 @@ def test_close_points(c: float) -> None:
     close(poincare_distance(x, y, c=c), double(expected), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("name", ["tanh", "atanh", "asinh", "sinh"])
+def test_series_meet_their_functions_at_the_cutoff(name: str) -> None:
+    quotient = {
+        "tanh": hypersphere._tanhc,
+        "atanh": hypersphere._artanhc,
+        "asinh": hypersphere._arsinhc,
+        "sinh": hypersphere._sinhc,
+    }[name]
+    s = double([0.0, 1e-9, 3e-4, 9.99e-4, 1.01e-3, 0.5])
+    exact = [getattr(math, name)(math.sqrt(x)) / math.sqrt(x) if x else 1.0 for x in s.tolist()]
+    close(quotient(s), double(exact), rtol=5e-15, atol=0)
+
+
 def radius(x: Tensor, c: float) -> Tensor:
     return math.sqrt(c) * x.norm(dim=-1)
 
