@@ -732,8 +732,9 @@ class ScaledMLP(nn.Module):
 
     and the learning rate of SGD is :math:`\eta = \eta_0 \gamma^2` for all layers: N times the base
     rate in muP (:attr:`learning_rate_scale`). Under muP the change of every hidden feature in a
-    step has a limit as N grows, under NTK it vanishes. With ``residual`` the layers between are
-    :math:`h_{l+1} = h_l + W_l \phi(h_l) / \sqrt{L N}`, the scaling that also has a limit in depth.
+    step has a limit as N grows, under NTK it vanishes. With ``residual="scaled"`` the layers
+    between are :math:`h_{l+1} = h_l + W_l \phi(h_l) / \sqrt{L N}`, which also has a limit in depth;
+    ``"plain"`` has the branches without the :math:`1 / \sqrt L`.
 
     Args:
         inputs: D; inputs of more dimensions are flattened.
@@ -741,11 +742,12 @@ class ScaledMLP(nn.Module):
         depth: L, the number of hidden layers, at least 1.
         outputs: Number of outputs.
         parametrization: ``"mup"`` or ``"ntk"``.
-        residual: Whether layers add to what they get, scaled by :math:`1 / \sqrt L`.
+        residual: Whether and how the layers between add to what they get: None, ``"scaled"`` or
+            ``"plain"``.
         activation: :math:`\phi`.
 
     Raises:
-        ValueError: If a size is below 1 or the parametrization unknown.
+        ValueError: If a size is below 1, or the parametrization or the kind of residual unknown.
 
     Source: ``noci2024learning`` (setting), ``yang2021tensor`` (muP: this is its table with all
     standard deviations moved into multipliers), ``bordelon2024depthwise`` (depth).
@@ -766,7 +768,7 @@ class ScaledMLP(nn.Module):
         outputs: int,
         *,
         parametrization: Literal["mup", "ntk"] = "mup",
-        residual: bool = False,
+        residual: Literal["scaled", "plain"] | None = None,
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
@@ -777,6 +779,8 @@ class ScaledMLP(nn.Module):
         require(
             parametrization in ("mup", "ntk"), "parametrization", parametrization, "'mup' or 'ntk'"
         )
+        kinds = (None, "scaled", "plain")
+        require(residual in kinds, "residual", residual, "None, 'scaled' or 'plain'")
         sizes = [inputs] + [width] * depth + [outputs]
         self.weights = nn.ParameterList(
             torch.randn(after, before) for before, after in pairwise(sizes)
@@ -791,7 +795,7 @@ class ScaledMLP(nn.Module):
         x = inputs.flatten(1)
         h = x @ first.T / x.shape[1] ** 0.5
         width = h.shape[1]
-        branch = (len(between) + 1) ** -0.5 if self.residual else 1.0
+        branch = (len(between) + 1) ** -0.5 if self.residual == "scaled" else 1.0
         for weight in between:
             update = self.activation(h) @ weight.T * (branch * width**-0.5)
             h = h + update if self.residual else update

@@ -396,7 +396,7 @@ def test_an_unfinished_flow_says_so() -> None:
 # --- scaled networks
 
 
-def by_hand(model: ScaledMLP, x: Tensor, gamma: float, residual: bool) -> Tensor:
+def by_hand(model: ScaledMLP, x: Tensor, gamma: float, residual: str | None) -> Tensor:
     """The formula for one example, neuron by neuron."""
     layers = [w.detach().double() for w in model.weights]
     width, depth = len(layers[0]), len(layers) - 1
@@ -405,7 +405,7 @@ def by_hand(model: ScaledMLP, x: Tensor, gamma: float, residual: bool) -> Tensor
         active = [max(float(value), 0.0) for value in h]
         change = [float(sum(w[j] * active[j] for j in range(width))) / width**0.5 for w in layer]
         start = h if residual else [0.0] * width
-        share = depth**-0.5 if residual else 1.0
+        share = depth**-0.5 if residual == "scaled" else 1.0
         h = [old + share * new for old, new in zip(start, change, strict=True)]
     active = [max(float(value), 0.0) for value in h]
     return torch.stack(
@@ -413,9 +413,9 @@ def by_hand(model: ScaledMLP, x: Tensor, gamma: float, residual: bool) -> Tensor
     )
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("residual", [None, "scaled", "plain"])
 @pytest.mark.parametrize("parametrization", ["mup", "ntk"])
-def test_scaled_networks_compute_their_formula(parametrization: str, residual: bool) -> None:
+def test_scaled_networks_compute_their_formula(parametrization: str, residual: str | None) -> None:
     torch.manual_seed(0)
     model = ScaledMLP(6, 5, 3, 2, parametrization=parametrization, residual=residual).double()
     x = torch.randn(4, 2, 3, dtype=DOUBLE)
@@ -750,6 +750,7 @@ MODEL = nn.Linear(2, 2)
         (lambda: ScaledMLP(0, 2, 1, 2), "inputs"),
         (lambda: ScaledMLP(2, 2, 0, 2), "depth"),
         (lambda: ScaledMLP(2, 2, 1, 2, parametrization="sp"), "parametrization"),
+        (lambda: ScaledMLP(2, 2, 1, 2, residual=True), "residual"),
         (lambda: polyak_step(torch.ones(1), torch.ones(1), cap=0.0), "cap"),
         (lambda: Momo(MODEL.parameters(), lr=-1.0), "lr"),
         (lambda: Momo(MODEL.parameters(), beta=1.0), "beta"),
