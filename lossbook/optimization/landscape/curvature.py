@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lossbook._contract import check_float, require, require_shape
+from lossbook._contract import check_float, promote, require, require_shape
 
 __all__ = [
     "MFAC",
@@ -162,19 +162,23 @@ class _Problem:
 
     def operator(self, graph: Callable[[Tensor, Tensor], _Linear], retain: bool) -> Operator:
         """The mean of the products that ``graph`` builds for each batch."""
-        first = self.parameters[0]
         kept = [graph(*batch) for batch in self.batches] if retain else None
 
+        def multiply(own: _Linear, vector: Tensor) -> Tensor:
+            # Half precision only inside the model: vectors and sums are float32 or better.
+            pairs = zip(unflatten(vector, self.parameters), self.parameters, strict=True)
+            return flatten(part.to(vector.dtype) for part in own([v.to(p.dtype) for v, p in pairs]))
+
         def product(vector: Tensor) -> Tensor:
-            parts = unflatten(vector, self.parameters)
             if kept and len(kept) == 1:
-                return flatten(kept[0](parts))
+                return multiply(kept[0], vector)
             total = torch.zeros_like(vector)
             for i, batch in enumerate(self.batches):
                 own = kept[i] if kept else graph(*batch)
-                total.add_(flatten(own(parts)), alpha=len(batch[0]) / self.examples)
+                total.add_(multiply(own, vector), alpha=len(batch[0]) / self.examples)
             return total
 
+        first = promote(self.parameters[0])
         size = sum(p.numel() for p in self.parameters)
         return Operator(product, size, first.dtype, first.device)
 
@@ -228,7 +232,8 @@ def hessian(loss: Loss, model: nn.Module, batches: Batches, *, retain: bool = Tr
         ValueError: If there is no batch, an empty one, no parameter, or a loss that is no scalar.
 
     Pitfall: the graphs belong to the weights of this moment: make a new operator after a step of
-    training. In training mode dropout and batch statistics are part of the function.
+    training. In training mode dropout and batch statistics are part of the function, and running
+    averages are updated.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -517,8 +522,9 @@ def top_eigenpairs(
         seed: Of the random start.
 
     Returns:
-        :class:`Eigenpairs`. Where ``converged`` is false the value is only a lower bound of what
-        was asked for (an upper one for the smallest), and a warning says so.
+        :class:`Eigenpairs`, fewer than k if ``max_steps`` is below k. Where ``converged`` is false
+        the value is only a lower bound of what was asked for (an upper one for the smallest), and a
+        warning says so.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -948,6 +954,7 @@ def landscape_increment_bound(
 
     Pitfall: the two minima never coincide exactly, and beyond the quadratic region nothing holds.
     """
+    require(losses.ndim == 1, "the shape of losses", tuple(losses.shape), "(N,)")
     at_minimum = landscape_increments(losses).abs()
     distances = torch.as_tensor(hessian_distances, dtype=losses.dtype, device=losses.device)
     require(bool((distances >= 0).all()), "hessian_distances", hessian_distances, "at least 0")
@@ -1222,8 +1229,8 @@ class MFAC(torch.optim.Optimizer):
 
     Source: ``frantar2021mfac``; defaults and momentum as in the authors' code.
 
-    Pitfall: the first steps have almost no curvature to go by, so they are gradient steps of size
-    :math:`\eta / \lambda` off the gradient's direction: choose the damping with the rate.
+    Pitfall: where the window knows no curvature the step is :math:`\eta / \lambda` times the
+    gradient, so choose the damping with the rate.
     """
 
     def __init__(

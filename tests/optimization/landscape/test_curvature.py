@@ -234,6 +234,17 @@ def test_products_are_right_under_no_grad_and_leave_no_gradients() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_half_precision_models_have_float32_vectors() -> None:
+    model, (x, y) = net(4, 8, 3), data()
+    half = copy.deepcopy(model).bfloat16()
+    for make in OPERATORS:
+        exact = make(cross_entropy, model, [(x, y)])
+        rough = make(cross_entropy, half, [(x.bfloat16(), y)])
+        assert rough.dtype == torch.float32
+        values = top_eigenpairs(rough, 2, tolerance=1e-2).values
+        torch.testing.assert_close(values, top_eigenpairs(exact, 2).values, rtol=0.05, atol=0)
+
+
 def test_old_graphs_refuse_new_weights() -> None:
     model, (x, y) = net(4, 5, 3), data()
     operator = hessian(cross_entropy, model, [(x, y)])
