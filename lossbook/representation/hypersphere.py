@@ -191,6 +191,11 @@ def alignment_loss(
     return reduce(squares, torch.ones_like(squares), reduction, anchor.dtype)
 
 
+def _rows_of_a_block(x: Tensor, width: int = 1) -> int:
+    """How many points are paired at a time; more on a GPU, where starting work costs as much as it."""
+    return max(1, (8 if x.is_cuda else 1) * _BLOCK // (len(x) * width))
+
+
 def _over_pairs(block: Callable[[Tensor, Tensor], Tensor], x: Tensor, width: int = 1) -> Tensor:
     """A function of all pairs i < j, block by block: ``block(rows, rows and all after them)``.
 
@@ -199,7 +204,7 @@ def _over_pairs(block: Callable[[Tensor, Tensor], Tensor], x: Tensor, width: int
     recompute, the blocks of the gradient are kept.
     """
     points = x.shape[0]
-    size = max(1, _BLOCK // (points * width))
+    size = _rows_of_a_block(x, width)
     single = size >= points - 1 or torch._C._functorch.is_functorch_wrapped_tensor(x)
     call: Callable[..., Tensor] = block
     if not single:
@@ -228,7 +233,7 @@ class _LogGaussianSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
-        points, size = len(x), max(1, _BLOCK // len(x))
+        points, size = len(x), _rows_of_a_block(x)
         top, total = x.new_full((), -math.inf), x.new_zeros(())
         pull = torch.zeros_like(x)
         for i in range(0, points - 1, size):
