@@ -878,13 +878,13 @@ class _TruncatedModel(torch.optim.Optimizer):
         """
         if (closure is None) == (loss is None):
             raise ValueError("step needs the loss or a closure that returns it, and not both")
+        value: Any = loss
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
-        assert loss is not None
+                value = closure()
         with torch.no_grad():
-            self._update(check_float(loss, "loss").detach())
-        return loss
+            self._update(check_float(value, "loss").detach())
+        return value
 
     def _average(self, old: Tensor | None, new: Tensor) -> Tensor:
         """Exponential average; it starts from zero if it will be corrected, else from the first."""

@@ -776,6 +776,8 @@ def test_bad_input_is_named(call, message: str) -> None:
 def test_bad_types_and_losses() -> None:
     with pytest.raises(TypeError, match="factors"):
         coherence_matrix(torch.ones(2, 1, 2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="loss must be a tensor"):
+        Momo(nn.Linear(1, 1).parameters()).step(lambda: None)
     with pytest.raises(TypeError, match="weights"):
         scalar_flow_end([1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape of loss"):
