@@ -620,7 +620,7 @@ def test_optima_reject_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
             solve(counts, **(options | {"feature_decay": 0.0}))
     with pytest.raises(ValueError, match="one number for unequal counts"):
         nc.cross_entropy_optimum(counts, weight_decay=[0.1, 0.1], feature_decay=0.1)
-    monkeypatch.setattr(nc.neural_collapse, "_STEPS", 3)
+    monkeypatch.setitem(nc.cross_entropy_optimum.__globals__, "_STEPS", 3)
     with pytest.raises(RuntimeError, match="tolerance"):
         nc.cross_entropy_optimum(torch.tensor([30, 2]), weight_decay=0.01, feature_decay=0.01)
     with pytest.raises(ValueError, match="examples"):
