@@ -169,7 +169,7 @@ def test_the_objective_is_the_sum_of_its_parts() -> None:
 @pytest.mark.parametrize("block", [1, 7, 40, 64, 2**22])
 @pytest.mark.parametrize("points", [2, 3, 17])
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int, points: int) -> None:
-    monkeypatch.setattr(hypersphere, "_BLOCK", block)
+    monkeypatch.setitem(uniformity_loss.__globals__, "_BLOCK", block)
     x = normal(points, 3).requires_grad_()
     for function, reference in (
         (uniformity_loss, lambda x: (-2 * F.pdist(F.normalize(x)) ** 2).exp().mean().log()),
@@ -197,7 +197,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             largest = max([largest, *sizes])
             return result
 
-    monkeypatch.setattr(hypersphere, "_BLOCK", 2000)
+    monkeypatch.setitem(uniformity_loss.__globals__, "_BLOCK", 2000)
     x = torch.randn(300, 4, requires_grad=True)
     for function in (uniformity_loss, hyperspherical_energy):
         with Watch():
@@ -206,7 +206,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_saved_for_backward_is_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypersphere, "_BLOCK", 2000)
+    monkeypatch.setitem(uniformity_loss.__globals__, "_BLOCK", 2000)
     saved: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
