@@ -68,6 +68,9 @@ def flatten(tensors: Iterable[Tensor]) -> Tensor:
     Raises:
         ValueError: If there are none.
 
+    Pitfall: the order of the tensors is part of the vector's meaning: parameters go in the
+    order of ``model.parameters()``.
+
     Example:
         >>> flatten([torch.zeros(2, 3), torch.ones(4)]).shape
         torch.Size([10])
@@ -82,6 +85,8 @@ def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
 
     Raises:
         ValueError: If the vector has not as many numbers as ``like``.
+
+    Pitfall: they are views: to write into them is to write into the vector.
     """
     shapes = [tensor.shape for tensor in like]
     sizes = [shape.numel() for shape in shapes]
@@ -98,6 +103,9 @@ class Operator:
         dimension: P.
         dtype: Of the product's argument and result; others are converted and converted back.
         device: Where the vectors live.
+
+    Pitfall: a product costs about two gradients; hundreds of them, for a dense matrix, are
+    rarely what is wanted.
     """
 
     product: Callable[[Tensor], Tensor]
@@ -384,6 +392,8 @@ def classwise_hessians(
         ValueError: If a class has no example.
 
     Source: ``rangwani2022escaping``.
+
+    Pitfall: with ``retain`` the graphs of all classes are kept at once.
     """
     batches = list(batches)
     require(len(batches) > 0, "batches", [], "at least one batch")
@@ -482,6 +492,9 @@ class Eigenpairs:
             value.
         converged: (k,) Boolean, whether the residual is within the tolerance.
         products: How many products with the matrix it took.
+
+    Pitfall: a small residual says that the value is *an* eigenvalue, not that no larger one was
+    missed.
     """
 
     values: Tensor
@@ -676,6 +689,8 @@ class Estimate:
     Attributes:
         value: float64.
         standard_error: Of the value, from the spread of the probes; nan with a single one.
+
+    Pitfall: the standard error covers the draw of the probes, not that of the data.
     """
 
     value: Tensor
@@ -783,6 +798,9 @@ class Spectrum:
     Attributes:
         nodes: (n, m) float64, the m Ritz values of each of n probes.
         weights: (n, m), the share of the spectrum at each, summing to one for each probe.
+
+    Pitfall: an outlier is one eigenvalue among P, so its weight is about 1 / P: on a linear
+    axis it does not show.
     """
 
     nodes: Tensor
@@ -1089,6 +1107,9 @@ def recursive_inverse_fisher_product(
     Args, Returns, Raises: as in :func:`inverse_fisher_product`, for a vector (P,).
 
     Source: ``frantar2021mfac``.
+
+    Pitfall: O(m^2 P) in time where the Woodbury form shares one kernel between all vectors; it
+    is here for its use with gradients that arrive one by one.
     """
     g = _check_gradients(gradients, damping)
     require_shape(vector, (g.shape[1],), "vector")
@@ -1119,6 +1140,9 @@ def inverse_fisher_diagonal(gradients: Tensor, *, damping: float = 1e-5) -> Tens
         (P,), positive.
 
     Source: ``frantar2021mfac``.
+
+    Pitfall: where all gradients of a weight are zero it is ``1 / damping``, a number about the
+    damping alone.
     """
     g = _check_gradients(gradients, damping)
     # With the Cholesky factor of the small system the correction is a sum of squares.

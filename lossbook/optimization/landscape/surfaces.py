@@ -70,6 +70,8 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: If the model has none.
 
+    Pitfall: buffers, such as the running statistics of batch normalization, are no part of it.
+
     Example:
         >>> {name: tuple(w.shape) for name, w in snapshot(nn.Linear(3, 2)).items()}
         {'weight': (2, 3), 'bias': (2,)}
@@ -157,6 +159,9 @@ def filter_normalized_direction(
         ValueError: If there are no parameters.
 
     Source: ``li2017visualizing``.
+
+    Pitfall: biases and norm layers do not move along it, so two of these span no random plane
+    of the whole space.
     """
     return filter_normalize(random_direction(parameters, generator), parameters)
 
@@ -168,6 +173,9 @@ class Plane(NamedTuple):
         directions: Two orthonormal directions.
         coordinates: (T, 2), the iterates' places in the plane; the last is the origin.
         explained: (2,), the share of the iterates' variance along each direction.
+
+    Pitfall: the share explained says how much of the *path* is seen, nothing about the surface
+    beside it.
     """
 
     directions: tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -224,6 +232,8 @@ def interpolate(first: Parameters, second: Parameters, t: float | Tensor) -> dic
         ValueError: If names or shapes differ.
 
     Source: ``goodfellow2015qualitatively``.
+
+    Pitfall: a point between two good networks need not be good: see :func:`loss_barrier`.
     """
     _check_like("second", second, first)
     return {name: (1 - t) * a + t * second[name] for name, a in first.items()}
@@ -315,6 +325,9 @@ def loss_line(
         ValueError: As :func:`loss_values`.
 
     Source: ``li2017visualizing``.
+
+    Pitfall: a line that rises on both sides is no evidence of a minimum: see
+    :func:`nonconvexity`.
     """
     require(steps.ndim == 1, "the shape of steps", tuple(steps.shape), "(A,)")
     theta = snapshot(model) if origin is None else origin
@@ -354,6 +367,8 @@ def loss_surface(
         ValueError: As :func:`loss_values`.
 
     Source: ``li2017visualizing``.
+
+    Pitfall: A B evaluations on all batches; take a few hundred examples.
     """
     for name, steps in (("x", x), ("y", y)):
         require(steps.ndim == 1, f"the shape of {name}", tuple(steps.shape), "one dimension")
@@ -460,6 +475,8 @@ def curve_coefficients(t: Tensor, points: int, *, curve: Curve = "bezier") -> Te
 
     Source: ``garipov2018loss``.
 
+    Pitfall: a Bezier curve does not pass through its inner control points.
+
     Example:
         >>> curve_coefficients(torch.tensor([0.0, 0.5, 1.0]), 3)
         tensor([[1.0000, 0.0000, 0.0000],
@@ -495,6 +512,8 @@ def curve_point(
         ValueError: If t leaves [0, 1] or names or shapes differ.
 
     Source: ``garipov2018loss``.
+
+    Pitfall: equal steps of t are not equal lengths along the curve.
     """
     for point in points:
         _check_like("points", point, points[0])
@@ -532,6 +551,8 @@ def loss_along(
         ValueError: As :func:`loss_values` and :func:`curve_coefficients`.
 
     Source: ``garipov2018loss``.
+
+    Pitfall: a maximum between two values of t is not seen; take them close enough.
     """
     weights = curve_coefficients(t, len(points), curve=curve)
     return loss_values(loss, model, batches, points, weights, statistics=statistics, chunk=chunk)
@@ -646,6 +667,9 @@ def matching_score(first: Parameters, second: Parameters, permutations: Sequence
         ValueError: As :func:`permute`.
 
     Source: ``ainsworth2022git``.
+
+    Pitfall: it compares weights, not functions, and grows with their size: compare permutations
+    of the same two networks only.
     """
     _check_like("second", second, first)
     moved = permute(second, permutations)
@@ -847,6 +871,8 @@ def invert(
         ValueError: If there are no targets, shapes do not fit, or an argument is out of range.
 
     Source: ``liu2022landscape``.
+
+    Pitfall: descent finds an input that fits, not the one that made the targets.
     """
     require(len(targets) > 0, "targets", tuple(targets.shape), "at least one target")
     require(steps >= 1, "steps", steps, "at least 1")
