@@ -173,6 +173,8 @@ def coherence_matrix(factors: Tensor) -> Tensor:
 
     Source: ``dexter2024precise``.
 
+    Pitfall: n^2 numbers, by way of n^2 r^2: take a few hundred examples.
+
     Example:
         >>> coherence_matrix(torch.eye(2).unsqueeze(1))  # two orthogonal directions
         tensor([[1., 0.],
@@ -234,6 +236,8 @@ class StepLimits(NamedTuple):
         sharpness: 2 over the largest eigenvalue of the mean Hessian: gradient descent's own limit.
         example: From the sharpest single example.
         coherence: From the sharpness and the coherence.
+
+    Pitfall: the three are not alternatives: SGD is unstable above *any* of them.
     """
 
     sharpness: Tensor
@@ -598,6 +602,9 @@ class FlowEnd:
         steps: How many steps the integration took.
         gradient_norm: At the end.
         converged: Whether that is within the tolerance.
+
+    Pitfall: where it has not converged the model is a point on the way, and its sharpness that
+    of no minimum.
     """
 
     model: nn.Module
