@@ -68,6 +68,11 @@ def leave_out_thebe(app: Sphinx) -> None:
         ]
 
 
+def skip_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool:
+    """A named tuple's fields stand in its docstring already."""
+    return skip or str(getattr(member, "__doc__", "")).startswith("Alias for field number")
+
+
 class Colab(SphinxDirective):
     """A badge that opens this chapter's notebook on Colab."""
 
@@ -157,6 +162,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     register_plugin("pybtex.style.formatting", "lossbook", AuthorYear)
     app.connect("config-inited", configure)
     app.connect("builder-inited", leave_out_thebe)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("builder-inited", serve_vendored_files)
     app.add_directive("colab", Colab)
     app.add_directive("papers", Papers)

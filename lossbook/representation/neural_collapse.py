@@ -399,7 +399,7 @@ def within_class_variability(
         weighting: "class" or "example", see :func:`class_scatter`.
 
     Returns:
-        A scalar in the dtype of the features: 0 when every class is a point, infinity when all
+        A scalar in the dtype of the features, 0 when every class is a point, infinity when all
         class means coincide.
 
     Raises:
@@ -717,7 +717,7 @@ class Optimum(NamedTuple):
 
     @property
     def logits(self) -> Tensor:
-        """(K, K): row k holds the logits of the examples of class k."""
+        """The (K, K) logits, row k those of the examples of class k."""
         z = self.features
         for w in self.weights:
             z = z @ w.T

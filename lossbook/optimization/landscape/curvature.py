@@ -1177,7 +1177,7 @@ def obs_scores(weights: Tensor, gradients: Tensor, *, damping: float = 1e-5) -> 
         damping: Of the matrix, positive.
 
     Returns:
-        (P,), at least 0: prune the smallest.
+        (P,), at least 0; prune the smallest.
 
     Raises:
         ValueError: If a shape does not fit or the damping is not positive.

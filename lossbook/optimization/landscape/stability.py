@@ -426,7 +426,7 @@ def mean_square_step_limit(
         factors, batch_size, sampling: As in :func:`second_moment_operator`.
 
     Returns:
-        A scalar: below it stable, above it unstable.
+        A scalar; stable below it, unstable above.
 
     Raises:
         ValueError: On arguments out of range, or if the factors span more than 64 dimensions.
