@@ -211,5 +211,5 @@ def _row(name: str, item: Evidence, color: str) -> str:
     numbers = f"{item.mean:+.3g} [{item.low:+.3g}, {item.high:+.3g}], {item.seeds} seeds"
     return (
         '<div style="display:flex;flex-wrap:wrap;gap:0 1em;align-items:center">'
-        f'{words}{picture}<span style="flex:0 0 17em">{numbers}</span></div>'
+        f'{words}{picture}<span style="flex:0 0 auto;white-space:nowrap">{numbers}</span></div>'
     )

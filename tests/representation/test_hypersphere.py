@@ -333,7 +333,7 @@ def pull(x: Tensor, optimizer: torch.optim.Optimizer, kernel: dict[str, object])
     energy = hyperspherical_energy(x, **kernel)  # type: ignore[arg-type]
     energy = energy if kernel.get("kernel") == "log" else energy.log()
     energy.backward()
-    return float(energy)
+    return float(energy.detach())
 
 
 def relax(number: int, seed: int, *stages: dict[str, object]) -> Tensor:

@@ -483,7 +483,7 @@ def reference(
         leaf = x.clone().requires_grad_()
         f = value_at(leaf, part)
         (g,) = torch.autograd.grad(f, leaf)
-        losses.append(float(f))
+        losses.append(float(f.detach()))
         gradients.append(g)
         products.append(float(g @ x))
         weights = [(1 - beta) * beta ** (k - j) for j in range(1, k + 1)]
