@@ -81,9 +81,9 @@ PERFORMANCE = """# Performance and agreement
 How fast the package is, how much memory it takes, and whether a GPU says the same as float64 on a CPU.
 The numbers were measured by `make bench` on the machines named, and stand in `tests/benchmarks/results`;
 this page is written from them. A time is the median of at least ten calls, taken in turns with the
-rivals' in one run after a warm-up. Memory is the peak of a fresh process above what data and model need.
-An answer's error is relative to float64. A time counts only at an error below the tolerance: a rival
-above it, in italics, answered another question.
+rivals' in one run after a warm-up. Memory is the peak above what data and model need, on a CPU in a
+fresh process. An answer's error is relative to float64. A time counts only at an error below the
+tolerance: a rival above it, in italics, answered another question.
 
 To add your machine: `make bench`, or `make bench BENCH="--device cuda"`.
 """
@@ -122,22 +122,30 @@ def benchmark(row: dict[str, Any]) -> str:
         ratio = "" if one is ours else f"{ours['seconds'] / one['seconds']:.2f}"
         lines.append(
             f"| {mark}{one['name']}{mark} | {_time(one['seconds'])} | {ratio} "
-            f"| {one['megabytes']:.0f} MB | {one['error']:.0e} |"
+            f"| {one['megabytes']:.0f}\N{NO-BREAK SPACE}MB | {_power(one['error'])} |"
         )
-    lines.append(
-        f"\nTolerance {row['tolerance']:.0e}. A ratio below 1 means that lossbook is faster."
-    )
+    tolerance = _power(row["tolerance"])
+    lines.append(f"\nTolerance {tolerance}. A ratio below 1 means that lossbook is faster.\n")
     for goal in row["goals"]:
         reached = "reached" if goal["ratio"] <= goal["limit"] else "**missed**"
         lines.append(
-            f"Goal: at most {goal['limit']:g} of the {goal['quantity']} of {goal['rival']}; "
+            f"- Goal: at most {goal['limit']:g} of the {goal['quantity']} of {goal['rival']}; "
             f"{reached} with {goal['ratio']:.2f}."
         )
     return "\n".join(lines) + "\n"
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    number = f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    return number.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _power(number: float) -> str:
+    """A number to one digit, as 2·10⁻⁷."""
+    if number == 0:
+        return "0"
+    digit, exponent = f"{number:.0e}".split("e")
+    return f"{digit}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def parity(rows: list[dict[str, Any]]) -> str:
@@ -155,12 +163,11 @@ def parity(rows: list[dict[str, Any]]) -> str:
         for dtype in dtypes:
             error, limit = row["errors"].get(dtype), row["tolerances"].get(dtype)
             mark = "**" if error is not None and error > limit else ""
-            cells.append("" if error is None else f"{mark}{error:.0e}{mark}")
+            cells.append("" if error is None else f"{mark}{_power(error)}{mark}")
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    limits = ", ".join(f"{limit:.0e} in {dtype}" for dtype, limit in rows[0]["tolerances"].items())
-    lines.append(
-        f"\nTolerances: {limits}, where the row's name states no other; what exceeds one is bold."
-    )
+    tolerances = rows[0]["tolerances"].items()
+    limits = ", ".join(f"{_power(limit)} in {dtype}" for dtype, limit in tolerances)
+    lines.append(f"\nTolerances: {limits}. What exceeds one is bold.")
     return "\n".join(lines) + "\n"
 
 

@@ -257,10 +257,11 @@ def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: 
     (tmp_path / "b.json").write_text(json.dumps(result | {"machine": machine | {"device": "B"}}))
     text = pages.performance()
     assert text.index("## A\n") < text.index("### Sum of numbers") < text.index("## B\n")
-    assert "| lossbook | 500 ms |  | 10 MB | 1e-07 |" in text
-    assert "| exact | 2.00 s | 0.25 | 100 MB | 1e-07 |" in text
-    assert "| *sloppy* | 100 ms | 5.00 | 1 MB | 1e-02 |" in text
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| lossbook | 500 ms |  | 10 MB | 1·10⁻⁷ |" in text
+    assert "| exact | 2.00 s | 0.25 | 100 MB | 1·10⁻⁷ |" in text
+    assert "| *sloppy* | 100 ms | 5.00 | 1 MB | 1·10⁻² |" in text
     assert "0.3 of the time of exact; reached with 0.25" in text
     assert "0.05 of the memory of exact; **missed** with 0.10" in text
-    assert "| mean | 1e-07 | **5e-01** |" in text
+    assert "| mean | 1·10⁻⁷ | **5·10⁻¹** |" in text
     assert "threads, beside A;" in text  # on B, whose CPU is A
