@@ -160,12 +160,12 @@
   }
 
   function drawFrame(project) {
-    const paths = { near: "", far: "" };
+    const paths = { before: "", behind: "" };
     spec.frame.forEach((end, i) => {
       const start = spec.frame[i - 1];
       if (!start || !end) return;
       const [p, q] = [project(start), project(end)];
-      paths[p[2] + q[2] < -1e-9 ? "far" : "near"] +=
+      paths[p[2] + q[2] < -1e-9 ? "behind" : "before"] +=
         `M${p[0].toFixed(1)} ${p[1].toFixed(1)}L${q[0].toFixed(1)} ${q[1].toFixed(1)}`;
     });
     for (const [name, path] of Object.entries(paths)) svg.querySelector(`.${name}`).setAttribute("d", path);

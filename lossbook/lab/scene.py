@@ -537,7 +537,7 @@ class Scene:
                 f'<svg data-scene viewBox="0 0 {_SIZE} {_SIZE}" role="img" '
                 f'{"tabindex=0 " if turns else ""}aria-label="{html.escape(alt, quote=True)}">',
                 outline if self._round else "",
-                '<path class="far"/><g data-items></g><path class="near"/><g data-axes></g></svg>',
+                '<path class="behind"/><g data-items></g><path class="before"/><g data-axes></g></svg>',
                 f'<div class="legend">{"".join(map(self._legend, range(len(self.labels))))}</div>',
                 '<div class="readout" data-readout aria-live="polite"></div>'
                 if self.readouts

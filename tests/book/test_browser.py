@@ -796,7 +796,7 @@ def test_a_scene_is_drawn_in_the_page_s_ink(browser: Browser, tmp_path: Path) ->
         with toy_page(browser, tmp_path, html + html_of(GROUND), scheme) as (opened, figure):
             test_figures_have_the_page_s_ground_and_legible_ink(opened, scheme)
             ink = figure.evaluate("(figure) => getComputedStyle(figure).color")
-            for part in ("[data-axes] text >> nth=0", "[data-items] line >> nth=0", ".near"):
+            for part in ("[data-axes] text >> nth=0", "[data-items] line >> nth=0", ".before"):
                 expect(figure.locator(part)).to_have_css(
                     "fill" if "text" in part else "stroke", ink
                 )

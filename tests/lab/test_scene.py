@@ -119,6 +119,14 @@ def test_values_are_the_functions_at_the_controls_that_they_take() -> None:
     assert figure().start() == {"time": 0.5, "form": "tall"}
 
 
+@pytest.mark.parametrize("make", [figure, landscape, flat])
+def test_no_class_is_taken_for_an_icon(make: Callable[[], explore.Scene]) -> None:
+    """The book's theme replaces whatever has one of these classes by a picture of its own."""
+    icons = {"fa", "fab", "fad", "fal", "far", "fas", "fat"}
+    classes = {name for tag in soup(make()).find_all(class_=True) for name in tag["class"]}
+    assert {"behind", "before"} <= classes and not classes & icons
+
+
 def test_values_carry_no_gradient() -> None:
     weight = torch.ones(1, requires_grad=True)
     scene = figure(
