@@ -57,9 +57,13 @@ def fingerprint(notebook: Path, modules: list[str]) -> str:
     """A hash of everything that the outputs of a notebook depend on."""
     cells = nbformat.read(notebook, nbformat.NO_CONVERT).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
+    # An explorable figure carries its script and style into the page.
+    resources = sorted(
+        str(p) for kind in ("js", "css") for p in (ROOT / "lossbook").rglob(f"*.{kind}")
+    )
     sources = [
-        hashlib.sha256(Path(m).read_bytes()).hexdigest() if Path(m).exists() else "gone"
-        for m in modules
+        hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).exists() else "gone"
+        for file in (*modules, *resources)
     ]
     versions = sorted(
         f"{d.name}=={d.version}" for d in metadata.distributions() if d.name != "lossbook"
