@@ -139,6 +139,22 @@ class Ensemble:
         """The weights of all seeds, leaf tensors of shape ``(S, ...)``."""
         return list(self._stacked.values())
 
+    def first(self, layers: int) -> Ensemble:
+        """The first layers of sequential models, or without the last few if negative; weights shared."""
+        if not isinstance(self._skeleton, nn.Sequential):
+            raise TypeError(f"the models must be sequential, got {type(self._skeleton).__name__}")
+        part = copy.copy(self)
+        part._skeleton = self._skeleton[:layers]
+        part._stacked, part._buffers = (
+            {
+                name: tensor
+                for name, tensor in tensors.items()
+                if name in part._skeleton.state_dict()
+            }
+            for tensors in (self._stacked, self._buffers)
+        )
+        return part
+
     def module(self, i: int) -> nn.Module:
         """An ordinary module with a copy of the weights of the i-th seed."""
         module = copy.deepcopy(self._skeleton)
@@ -230,6 +246,7 @@ def fit(
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     weight_decay: float = 0.0,
     indexed: bool = False,
+    views: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     measure: dict[str, Callable[[Ensemble], Tensor]] | None = None,
     every: int = 50,
     device: torch.device | str | None = None,
@@ -254,6 +271,9 @@ def fit(
             AdamW. One that looks across a tensor (LBFGS, Muon) would mix the seeds.
         weight_decay: Passed to the optimizer.
         indexed: Call ``loss(logits, target, index)`` with the examples' places in the dataset.
+        views: Makes V views of a minibatch, ``views(inputs, stream)`` of shape ``(V, N, ...)``, from
+            the seed's own CPU random stream; see :mod:`lossbook.lab.views`. The loss is then given
+            all their outputs at once, ``(V, N, ...)``.
         measure: Name to function of the ensemble that gives one number per seed, shape ``(S,)``.
         every: Record history after this many steps, and at the end.
         device: Where to train; :func:`device` chooses if not given.
@@ -291,6 +311,7 @@ def fit(
 
     batches = [_minibatches(len(datasets[0]), batch_size, seed) for seed in ensemble.seeds]
     streams = [_streams(seed, place) for seed in ensemble.seeds]
+    draws = [generator(seed, "views") for seed in ensemble.seeds]
     rows = torch.arange(len(ensemble), device=place)[:, None]
     history: dict[str, list[Tensor]] = {"step": [], "loss": [], **{n: [] for n in measure or {}}}
     recent: list[Tensor] = []
@@ -300,7 +321,12 @@ def fit(
         torch.manual_seed(ensemble.seeds[0])
         for step in tqdm(range(1, steps + 1), desc=progress, disable=hidden):
             index = torch.stack([next(batch) for batch in batches]).to(place)
-            logits = ensemble(inputs[rows, index], per_seed=True)
+            batch = inputs[rows, index]
+            if views is None:
+                logits = ensemble(batch, per_seed=True)
+            else:
+                seen = torch.stack([views(x, d) for x, d in zip(batch, draws, strict=True)])
+                logits = ensemble(seen.flatten(1, 2), per_seed=True).unflatten(1, seen.shape[1:3])
             target = labels[rows, index]
             arguments = (logits, target, index)[: 3 if indexed else 2]
             if vectorized:

@@ -1,0 +1,3 @@
+"""negatives."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""neighbors."""
+
+__all__: list[str] = []
