@@ -160,6 +160,22 @@ KINDS = {
         target=False,
         right=lambda: (at_the_boundary(), at_the_boundary() * 0.9),
     ),
+    # Two views, and the classes of what was done to further ones.
+    ("anchor", "positive", "logits", "target"): Kind(
+        lambda shape: (in_ball(shape), in_ball(shape), normal(shape)),
+        lambda: (at_the_boundary(), at_the_boundary().flip(0), wrong_logits()),
+        classes=False,
+        dense=False,
+        right=lambda: (at_the_boundary(), at_the_boundary() * 0.9, -wrong_logits()),
+    ),
+    ("learned", "supervisory"): Kind(
+        lambda shape: (normal(shape), normal(shape)),
+        lambda: (wrong_logits(), -wrong_logits()),
+        classes=False,
+        dense=False,
+        target=False,
+        right=lambda: (wrong_logits(), wrong_logits()),
+    ),
     ("points",): Kind(
         lambda shape: (in_ball((2 * shape[0], *shape[1:])),),
         lambda: (at_the_boundary(2 * N),),
@@ -202,6 +218,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 # Keyword arguments that a loss requires, beyond those of its kind, made from its first input.
 REQUIRED: dict[str, Callable[[Tensor], dict[str, Any]]] = {
+    "instance_nce_loss": lambda z: {
+        "noise": KEY.to(z.dtype),
+        "number": 50,
+        "log_partition": torch.tensor(5.0, dtype=z.dtype),
+    },
     "vector_scaling_loss": lambda z: {"class_counts": 1.0 + torch.arange(z.shape[1:2].numel())},
 }
 
@@ -525,7 +546,10 @@ def test_no_value_is_read_on_an_accelerator(case: Case) -> None:
     inputs = tuple(x.to("meta").requires_grad_() for x in case.inputs())
     target = case.target().to("meta")
     options = {"weight": torch.ones(C, device="meta")} if case.kind.classes else {}
-    extra = {name: x.to("meta") for name, x in case.extra(case.inputs()[0]).items()}
+    extra = {
+        name: x.to("meta") if isinstance(x, Tensor) else x
+        for name, x in case.extra(case.inputs()[0]).items()
+    }
     arguments = (*inputs, target) if case.kind.target else inputs
     value = case.loss(*arguments, **extra, **options)
     gradients(value, inputs)
