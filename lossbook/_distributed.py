@@ -15,12 +15,17 @@ from torch import Tensor
 from lossbook._contract import reduce
 
 
-def _rows(x: Tensor) -> list[int]:
-    """How many rows each rank holds."""
+def _check_ranks() -> None:
+    """Raises RuntimeError where there are no ranks to meet."""
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError(
             "gather=True needs a process group: call torch.distributed.init_process_group first"
         )
+
+
+def _rows(x: Tensor) -> list[int]:
+    """How many rows each rank holds."""
+    _check_ranks()
     own = torch.tensor([len(x)], device=x.device)
     counts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, own)
@@ -51,6 +56,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        _check_ranks()
         total = x.contiguous().clone()
         dist.all_reduce(total)
         return total

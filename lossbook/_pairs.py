@@ -47,7 +47,8 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def _wrapped(*tensors: Tensor) -> bool:
     """Whether a transform of torch.func is at work, under which nothing can be recomputed."""
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in tensors)
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return not torch.compiler.is_compiling() and any(wrapped(x) for x in tensors)
 
 
 def rows_of_a_block(columns: int, device: torch.device) -> int:

@@ -1,0 +1,56 @@
+"""Two processes with a gathered loss equal one process on the joined batch."""
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import test_contracts
+from test_contracts import PUBLIC, Case
+
+WORKER = Path(__file__).with_name("worker.py")
+GATHERED = sorted(
+    name
+    for name, thing in PUBLIC.items()
+    if inspect.isfunction(thing) and "gather" in inspect.signature(thing).parameters
+)
+CASES: dict[str, Case] = {p.values[0].name: p.values[0] for p in test_contracts.PLAIN}
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
+    """By loss what torchrun's two processes found; they import torch, so once for all."""
+    file = tmp_path_factory.mktemp("gather") / "errors.json"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*torchrun, str(WORKER), str(file)], capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, list[dict[str, float]]] = {}
+    for result in json.loads(file.read_text()).values():
+        found.setdefault(result["loss"], []).append(result)
+    return found
+
+
+def test_gathered_losses_are_found() -> None:
+    assert {"info_nce_loss", "nt_xent_loss", "supervised_contrastive_loss"} <= set(GATHERED)
+
+
+@pytest.mark.parametrize("loss", GATHERED)
+def test_two_processes_equal_one(errors: dict[str, list[dict[str, float]]], loss: str) -> None:
+    assert loss in errors, f"{loss} gathers, but the worker did not run it"
+    for result in errors[loss]:
+        assert result["value"] < 1e-10 and result["gradient"] < 1e-10
+        assert result["size"] > 1e-6  # a gradient to compare
+        assert result.get("rows", 0) < 1e-10
+
+
+@pytest.mark.parametrize("loss", GATHERED)
+def test_gathering_alone_is_an_error(loss: str) -> None:
+    case = CASES[loss]
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        case(case.inputs(), case.target(), gather=True)
