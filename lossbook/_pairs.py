@@ -100,19 +100,24 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         a, b, skip, result = ctx.saved_tensors
+        for_a, for_b, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():
             again = over_rows(partial(_plain, b), len(b), a, skip)
-            return *torch.autograd.grad(again, (a, b), outer[0], create_graph=True), None
+            wanted = [x for x, needed in ((a, for_a), (b, for_b)) if needed]
+            slopes = iter(torch.autograd.grad(again, wanted, outer[0], create_graph=True))
+            return next(slopes) if for_a else None, next(slopes) if for_b else None, None
         size = rows_of_a_block(len(b), a.device)
-        slopes_a, slopes_b = [], torch.zeros_like(b)
+        slopes_a, slope_b = [], torch.zeros_like(b)
         blocks = (x.split(size) for x in (a, skip, result[:, None], outer[0][:, None]))
         with _at_full_precision(a):
             for rows, left_out, log_total, weight in zip(*blocks, strict=True):
                 e = inner(rows, b).scatter_(1, left_out, torch.finfo(a.dtype).min)
                 share = e.sub_(log_total).exp_()
-                slopes_a.append(weight * (share @ b))
-                slopes_b.addmm_(share.mT, weight * rows)
-        return torch.cat(slopes_a), slopes_b, None
+                if for_a:
+                    slopes_a.append(weight * (share @ b))
+                if for_b:
+                    slope_b.addmm_(share.mT, weight * rows)
+        return torch.cat(slopes_a) if for_a else None, slope_b if for_b else None, None
 
 
 def _plain(b: Tensor, a: Tensor, skip: Tensor) -> Tensor:

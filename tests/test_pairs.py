@@ -45,6 +45,13 @@ def test_derivatives_of_blocks() -> None:
     leaves = a.requires_grad_(), b.requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: _pairs.log_sum_exp(a, b, skip), leaves)
     assert torch.autograd.gradgradcheck(lambda a, b: _pairs.log_sum_exp(a, b, skip), leaves)
+    anchors, keys = (leaf.detach() for leaf in leaves)  # one of them fixed, as a queue of keys is
+    for of_one, leaf in (
+        (lambda a: _pairs.log_sum_exp(a, keys, skip), a),
+        (lambda b: _pairs.log_sum_exp(anchors, b, skip), b),
+    ):
+        assert torch.autograd.gradcheck(of_one, leaf)
+        assert torch.autograd.gradgradcheck(of_one, leaf)
 
 
 @pytest.mark.usefixtures("in_blocks")
