@@ -364,8 +364,8 @@ def augmentation_concentration(
     of the main part:
 
     - above: from each member of the class as a center, the m members nearest to it and their
-      diameter; and from the whole class, with the member that is farthest from another taken away
-      until m are left. The best of these sets is a main part.
+      diameter; and the whole class without its strays: of the two members that are farthest apart
+      the one that is farther from the others goes, until m are left. The best set is a main part.
     - below: every member of a main part has m - 1 others within delta, so delta is at least the
       m-th smallest, over members, of the distance to the (m - 1)-th nearest other.
 
@@ -409,10 +409,12 @@ def _main_part(d: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     near = d.topk(wanted, dim=1, largest=False)
     lower = near.values[:, -1].sort().values[wanted - 1]
     balls = d[near.indices[:, :, None], near.indices[:, None, :]].amax((1, 2)).amin()
-    left = d.clone()
-    for _ in range(len(d) - wanted):
-        farthest = left.amax(1).argmax()
-        left[farthest], left[:, farthest] = -1, -1
+    left = d
+    while len(left) > wanted:
+        worst = left.amax(1)
+        stray = left.sum(1).where(worst == worst.amax(), -1).argmax()
+        rest = torch.arange(len(left), device=d.device) != stray
+        left = left[rest][:, rest]
     return lower, torch.minimum(balls, left.amax())
 
 
