@@ -100,6 +100,9 @@ def spread(rows: int = N) -> Tensor:
     return torch.randn(rows, C, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
+TEACHER = spread()
+
+
 def in_ball(shape: tuple[int, ...]) -> Tensor:
     return 0.2 * normal(shape).tanh()
 
@@ -183,6 +186,21 @@ KINDS = {
         dense=False,
         target=False,
     ),
+    ("anchor", "positive", "labels"): Kind(
+        lambda shape: (in_ball(shape), in_ball(shape)),
+        lambda: (at_the_boundary(), at_the_boundary().flip(0)),
+        classes=False,
+        dense=False,
+        right=lambda: (at_the_boundary(), at_the_boundary() * 0.9),
+    ),
+    ("anchor", "positive", "anchor_traits", "positive_traits"): Kind(
+        lambda shape: tuple(normal(shape) for _ in range(4)),
+        lambda: (spread(), -spread(), 1e4 * spread(), cluster()),
+        classes=False,
+        dense=False,
+        target=False,
+        right=lambda: (spread(), spread(), spread(), spread()),
+    ),
     ("real", "negative"): Kind(
         lambda shape: (in_ball(shape), in_ball(shape)),
         lambda: (at_the_boundary(), at_the_boundary()),
@@ -223,6 +241,7 @@ REQUIRED: dict[str, Callable[[Tensor], dict[str, Any]]] = {
         "number": 50,
         "log_partition": torch.tensor(5.0, dtype=z.dtype),
     },
+    "nspt_loss": lambda h: {"teacher": TEACHER[: h.shape[:1].numel()].to(h.dtype)},
     "vector_scaling_loss": lambda z: {"class_counts": 1.0 + torch.arange(z.shape[1:2].numel())},
 }
 
