@@ -128,10 +128,13 @@ def benchmark(row: dict[str, Any]) -> str:
     lines.append(f"\nTolerance {tolerance}. A ratio below 1 means that lossbook is faster.\n")
     for goal in row["goals"]:
         reached = "reached" if goal["ratio"] <= goal["limit"] else "**missed**"
-        lines.append(
-            f"- Goal: at most {goal['limit']:g} of the {goal['quantity']} of {goal['rival']}; "
-            f"{reached} with {goal['ratio']:.2f}."
-        )
+        limit, ratio = f"{goal['limit']:g} of the {goal['quantity']} of {goal['rival']}", "{:.2f}"
+        if goal["rival"] is None:
+            limit, ratio = (
+                f"{goal['limit']:g}\N{NO-BREAK SPACE}MB of memory",
+                "{:.0f}\N{NO-BREAK SPACE}MB",
+            )
+        lines.append(f"- Goal: at most {limit}; {reached} with {ratio.format(goal['ratio'])}.")
     return "\n".join(lines) + "\n"
 
 

@@ -52,6 +52,8 @@ def measure(part: str, device: torch.device, repeats: int) -> list[dict]:
         return parity.table(device)
     rows = []
     for benchmark in harness.load(part).values():
+        if device.type not in benchmark.devices:
+            continue
         rows.append(harness.run(part, benchmark, device, repeats))
         print(benchmark.name)
         for one in rows[-1]["contestants"]:
@@ -61,7 +63,8 @@ def measure(part: str, device: torch.device, repeats: int) -> list[dict]:
                 )
             )
         for goal in rows[-1]["goals"]:
-            print("   {quantity} against {rival}: {ratio:.2f}, goal {limit}".format(**goal))
+            against = f" against {goal['rival']}" if goal["rival"] else ""
+            print(f"   {goal['quantity']}{against}: {goal['ratio']:.2f}, goal {goal['limit']}")
     return rows
 
 

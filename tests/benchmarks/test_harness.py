@@ -44,7 +44,7 @@ BENCHMARKS = [
         problem=problem,
         reference=lambda x: 2 * x,
         contestants={"frugal": frugal, "wasteful": wasteful},
-        goals=(harness.Goal("wasteful", time=0.5, memory=0.2),),
+        goals=(harness.Goal("wasteful", time=0.5, memory=0.2), harness.Goal(megabytes=20)),
         tolerance=1e-6,
     )
 ]
@@ -65,12 +65,19 @@ def test_a_benchmark_tells_time_memory_and_error(row: dict) -> None:
     assert ours["megabytes"] < 0.2 * MEGABYTES < MEGABYTES <= theirs["megabytes"] < 2 * MEGABYTES
 
 
-def test_goals_are_ratios_to_a_rival(row: dict) -> None:
+def test_goals_are_ratios_to_a_rival_or_megabytes(row: dict) -> None:
     ours, theirs = row["contestants"]
     by_quantity = {goal["quantity"]: goal for goal in row["goals"]}
     assert by_quantity["time"]["ratio"] == ours["seconds"] / theirs["seconds"]
     assert by_quantity["memory"]["ratio"] == ours["megabytes"] / theirs["megabytes"]
     assert (by_quantity["time"]["limit"], by_quantity["memory"]["limit"]) == (0.5, 0.2)
+    absolute = by_quantity["megabytes"]
+    assert absolute == {
+        "rival": None,
+        "quantity": "megabytes",
+        "limit": 20,
+        "ratio": ours["megabytes"],
+    }
 
 
 def test_the_median_leaves_out_the_warm_up_and_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,7 @@ def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: 
         "goals": [
             {"rival": "exact", "quantity": "time", "limit": 0.3, "ratio": 0.25},
             {"rival": "exact", "quantity": "memory", "limit": 0.05, "ratio": 0.1},
+            {"rival": None, "quantity": "megabytes", "limit": 120, "ratio": 99.6},
         ],
     }
     parity = {
@@ -266,5 +267,6 @@ def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: 
     assert "| *sloppy* | 100 ms | 5.00 | 1 MB | 1·10⁻² |" in text
     assert "0.3 of the time of exact; reached with 0.25" in text
     assert "0.05 of the memory of exact; **missed** with 0.10" in text
+    assert "at most 120 MB of memory; reached with 100 MB" in text
     assert "| mean | 1·10⁻⁷ | **5·10⁻¹** |" in text
     assert "threads, beside A;" in text  # on B, whose CPU is A

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,14 +23,19 @@ GATHERED = sorted(
 CASES: dict[str, Case] = {p.values[0].name: p.values[0] for p in test_contracts.PLAIN}
 
 
+def torchrun(*script: Path) -> subprocess.CompletedProcess[str]:
+    """A script with its arguments on two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.run(
+        [*command, *map(str, script)], capture_output=True, text=True, timeout=170
+    )
+
+
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
     """By loss what torchrun's two processes found; they import torch, so once for all."""
     file = tmp_path_factory.mktemp("gather") / "errors.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*torchrun, str(WORKER), str(file)], capture_output=True, text=True, timeout=170
-    )
+    done = torchrun(WORKER, file)
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, list[dict[str, float]]] = {}
     for result in json.loads(file.read_text()).values():
@@ -54,3 +61,15 @@ def test_gathering_alone_is_an_error(loss: str) -> None:
     case = CASES[loss]
     with pytest.raises(RuntimeError, match="init_process_group"):
         case(case.inputs(), case.target(), gather=True)
+
+
+def test_the_script_of_the_book_runs(tmp_path: Path) -> None:
+    """Word for word from the page: both ranks print one and the same loss."""
+    page = (Path(__file__).parents[2] / "book" / "distributed.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(# train\.py.*?)```", page, re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    done = torchrun(tmp_path / "train.py")
+    assert done.returncode == 0, done.stderr[-4000:]
+    losses = dict(re.findall(r"rank (\d): loss ([\d.]+)", done.stdout))
+    assert set(losses) == {"0", "1"} and losses["0"] == losses["1"]
+    assert 0 < float(losses["0"]) < math.log(2 * 128)

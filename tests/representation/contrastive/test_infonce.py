@@ -412,6 +412,17 @@ def test_value_is_that_of_the_formula(tau: float) -> None:
         torch.testing.assert_close(mean, expected.sum() / 5)  # over the anchors with a positive
 
 
+def test_a_library_says_the_same() -> None:
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    h, labels = normal(12, 5), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 3])
+    theirs = losses.SupConLoss(temperature=0.2)(h, labels)
+    ours = supervised_contrastive_loss(h, labels, temperature=0.2)
+    torch.testing.assert_close(ours, theirs)
+    pairs = torch.arange(6).repeat(2)
+    theirs = losses.NTXentLoss(temperature=0.3)(h, pairs)
+    torch.testing.assert_close(nt_xent_loss(*h.chunk(2), temperature=0.3), theirs)
+
+
 def test_inside_is_at_most_outside() -> None:
     h, labels = normal(30, 3), torch.arange(30) % 4
     inside = supervised_contrastive_in_loss(h, labels, reduction="none")
