@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from lossbook.lab import datasets, training
 from lossbook.optimization.landscape import curvature, surfaces
-from lossbook.representation import hypersphere, neural_collapse
+from lossbook.representation import contrastive, hypersphere, neural_collapse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import test_contracts
@@ -86,6 +86,18 @@ def sphere() -> Iterator[Quantity]:
     energy = hypersphere.hyperspherical_energy
     yield Quantity("Riesz energy of 2,000 points", (many,), energy, True)
     yield Quantity("geodesic distance", pairs, hypersphere.geodesic_distance)
+
+
+def contrast() -> Iterator[Quantity]:
+    pairs = points(2000, 64), points(2000, 64) + points(2000, 64, 1)
+    nt_xent, supervised = contrastive.nt_xent_loss, contrastive.supervised_contrastive_loss
+    yield Quantity("NT-Xent of 2,000 pairs, in blocks", pairs, nt_xent, True)
+    labels = torch.arange(2000) % 10
+
+    def labeled(h: Tensor) -> Tensor:
+        return supervised(h, labels.to(h.device))
+
+    yield Quantity("supervised contrast of 2,000 points, in blocks", pairs[:1], labeled, True)
 
 
 def ball() -> Iterator[Quantity]:
@@ -179,7 +191,7 @@ def landscape() -> Iterator[Quantity]:
 
 
 def quantities() -> list[Quantity]:
-    return [*losses(), *sphere(), *ball(), *collapse(), *landscape()]
+    return [*losses(), *sphere(), *contrast(), *ball(), *collapse(), *landscape()]
 
 
 def table(device: torch.device) -> list[dict]:
