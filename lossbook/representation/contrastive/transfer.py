@@ -208,8 +208,10 @@ def misaligned_share(views: Tensor, *, epsilon: float) -> Tensor:
     u = unit(_views(views, "views")).transpose(0, 1)  # (N, V, D)
     require(epsilon >= 0, "epsilon", epsilon, "at least 0")
     apart = over_rows(
-        lambda rows: torch.cdist(rows, rows, compute_mode=_EXACT).amax((1, 2)), u.shape[1] ** 2, u
-    )
+        lambda rows: (rows[:, :, None] - rows[:, None]).square().sum(3).amax((1, 2)),
+        u.shape[1] ** 2 * u.shape[2],
+        u,
+    ).sqrt()
     return restore((apart > epsilon).to(u.dtype).mean(), views.dtype)
 
 
@@ -316,9 +318,6 @@ def nearest_center_error(embeddings: Tensor, labels: Tensor, centers: Tensor) ->
     return restore((scores.argmax(1) != labels).to(u.dtype).mean(), embeddings.dtype)
 
 
-_EXACT = "donot_use_mm_for_euclid_dist"  # the fast form loses small distances
-
-
 def augmentation_distance(views: Tensor) -> Tensor:
     r"""How near views of two examples come to each other.
 
@@ -341,13 +340,16 @@ def augmentation_distance(views: Tensor) -> Tensor:
     """
     x = _views(views, "views")
     number, examples = x.shape[:2]
-    everyone = x.flatten(0, 1)
+    everyone = x.flatten(0, 1).double()  # in which the fast form of distances loses nothing
+    squares = everyone.square().sum(1)
 
     def nearest(rows: Tensor) -> Tensor:  # (n, V, D)
-        apart = torch.cdist(rows.flatten(0, 1), everyone, compute_mode=_EXACT)
-        return apart.view(len(rows), number, number, examples).amin((1, 2))
+        apart = rows.square().sum(2, keepdim=True) + squares - 2 * inner(rows, everyone)
+        return apart.amin(1).unflatten(1, (number, examples)).amin(1)
 
-    return restore(over_rows(nearest, number * len(everyone), x.transpose(0, 1)), views.dtype)
+    apart = over_rows(nearest, number * len(everyone), x.transpose(0, 1).double())
+    itself = torch.eye(examples, dtype=torch.bool, device=x.device)
+    return restore(apart.masked_fill(itself, 0).clamp(min=0).sqrt(), views.dtype)
 
 
 def augmentation_concentration(
