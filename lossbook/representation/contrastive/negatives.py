@@ -166,7 +166,7 @@ def cacr_loss(
 
     costs = (views[:, None] - views).square().sum(-1)  # (V, V, N)
     itself = torch.eye(len(views), dtype=torch.bool, device=u.device)[:, :, None]
-    far = (t_pos * costs).masked_fill(itself, torch.finfo(u.dtype).min)
+    far = (-t_pos * costs).masked_fill(itself, torch.finfo(u.dtype).min)
     weights = (far if attached else far.detach()).softmax(1)
     losses = (weights * costs).sum(1).mean(0)
 
@@ -380,7 +380,7 @@ class SogCLR(nn.Module):
         """Writes values of the batch, on all ranks those of all ranks."""
         buffer = getattr(self, name)
         values = everyone(values.to(buffer.dtype), self.gather)
-        setattr(self, name, buffer.index_copy(0, everyone(index, self.gather), values))
+        buffer.index_copy_(0, everyone(index, self.gather), values)
 
     def forward(self, anchor: Tensor, positive: Tensor, index: Tensor) -> Tensor:
         """The loss of views (N, D) of the examples that ``index`` (N,), int64, names.
@@ -635,20 +635,25 @@ class AdaptiveMultiHead(nn.Module):
         self.traits = nn.Sequential(
             nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, dimension)
         )
-        self.options = {"beta": beta, "lowest": lowest, "highest": highest}
-        self.gather = gather
+        self.beta, self.lowest, self.highest, self.gather = beta, lowest, highest, gather
 
     def temperature(self, first: Tensor, second: Tensor) -> Tensor:
         """Temperatures (...) of pairs of embeddings (..., D)."""
-        low, high = self.options["lowest"], self.options["highest"]
         score = (self.traits(unit(first)) * self.traits(unit(second))).sum(-1)
-        return low + (high - low) * (-score).sigmoid()
+        return self.lowest + (self.highest - self.lowest) * (-score).sigmoid()
 
     def forward(self, anchor: Tensor, positive: Tensor) -> Tensor:
         """The loss of views (N, D) or (N, C, D)."""
-        traits = (self.traits(unit(view)) for view in (anchor, positive))
+        traits = [self.traits(unit(view)) for view in (anchor, positive)]
         return adaptive_multi_head_loss(
-            anchor, positive, *traits, **self.options, gather=self.gather
+            anchor,
+            positive,
+            traits[0],
+            traits[1],
+            beta=self.beta,
+            lowest=self.lowest,
+            highest=self.highest,
+            gather=self.gather,
         )
 
 
