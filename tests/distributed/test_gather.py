@@ -18,7 +18,7 @@ WORKER = Path(__file__).with_name("worker.py")
 GATHERED = sorted(
     name
     for name, thing in PUBLIC.items()
-    if inspect.isfunction(thing) and "gather" in inspect.signature(thing).parameters
+    if callable(thing) and "gather" in inspect.signature(thing).parameters
 )
 CASES: dict[str, Case] = {p.values[0].name: p.values[0] for p in test_contracts.PLAIN}
 
@@ -56,7 +56,7 @@ def test_two_processes_equal_one(errors: dict[str, list[dict[str, float]]], loss
         assert result.get("rows", 0) < 1e-10
 
 
-@pytest.mark.parametrize("loss", GATHERED)
+@pytest.mark.parametrize("loss", [name for name in GATHERED if name in CASES])
 def test_gathering_alone_is_an_error(loss: str) -> None:
     case = CASES[loss]
     with pytest.raises(RuntimeError, match="init_process_group"):

@@ -2,9 +2,9 @@
 
     torchrun --nproc_per_node 2 tests/distributed/worker.py RESULT.json
 
-Each rank holds its own rows, as many as its rank is late: batches need not be equal. A small network under
-DistributedDataParallel makes the embeddings, so that the gradients compared are those that a user's
-parameters get. Rank 0 writes the relative errors for every loss and reduction.
+Functions and modules with an argument ``gather`` are run. Each rank holds its own rows, as many as its rank
+is late: batches need not be equal. A small network under DistributedDataParallel makes the embeddings, so
+that the gradients compared are those that a user's parameters get. Rank 0 writes the relative errors.
 """
 
 import copy
@@ -22,7 +22,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import test_contracts
-from test_contracts import C, Case
+from test_contracts import PUBLIC, C, Case
+
+# How modules are made, and whether they are told the places of the examples beside two views.
+MODULES = {
+    "AdaptiveMultiHead": ({"dimension": C}, False),
+    "ISogCLR": ({"size": 20, "rho": 0.5}, True),
+    "SogCLR": ({"size": 20}, True),
+}
 
 
 class Embed(nn.Module):
@@ -63,6 +70,37 @@ def compute(case: Case, model: nn.Module, rows: slice, options: dict[str, Any]) 
     return [value.detach(), torch.cat([p.grad.flatten() for p in module.parameters()])]
 
 
+class Whole(nn.Module):
+    """Embeddings and a loss with parameters or state of its own."""
+
+    def __init__(self, name: str, gather: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        settings, self.indexed = MODULES[name]
+        self.embed, self.loss = Embed(), PUBLIC[name](**settings, gather=gather).double()
+
+    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Tensor:
+        return self.loss(*self.embed(first, second), *([index] if self.indexed else []))
+
+
+def two_steps(name: str, rows: slice, gather: bool) -> list[Tensor]:
+    """Value and gradient of the second step, after which state counts, and the state it leaves."""
+    ranks = dist.get_world_size()
+    number = rows_of(ranks - 1, ranks).stop
+    whole = Whole(name, gather)
+    model = DistributedDataParallel(whole, broadcast_buffers=False) if gather else whole
+    index = 2 * torch.arange(number)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        first, second = torch.randn(2, number, C, dtype=torch.float64)
+        model.zero_grad()
+        value = model(first[rows], second[rows], index[rows])
+        value.backward()
+    gradient = torch.cat([p.grad.flatten() for p in whole.parameters()])
+    state = [b.flatten()[::2].nan_to_num(neginf=0) for b in whole.loss.buffers()]
+    return [value.detach(), gradient, torch.cat([*state, torch.ones(1, dtype=torch.float64)])]
+
+
 def error(ours: Tensor, expected: Tensor) -> float:
     return float((ours - expected).norm() / expected.norm().clamp(min=1e-12))
 
@@ -95,6 +133,19 @@ def main() -> None:
             mine = compute(case, parallel, own, {"gather": True, **unreduced})[0]
             if joined.shape[0] == rows_of(ranks - 1, ranks).stop:
                 results[f"{case.loss!r} {reduction}"]["rows"] = error(mine, joined[own])
+    for name in MODULES:
+        together, alone = two_steps(name, own, True), two_steps(name, everything, False)
+        worst = torch.tensor([error(x, y) for x, y in zip(together, alone, strict=True)])
+        dist.all_reduce(worst, dist.ReduceOp.MAX)
+        value, gradient, state = worst.tolist()
+        size = float(alone[1].norm())
+        results[name] = {
+            "loss": name,
+            "value": value,
+            "gradient": gradient,
+            "size": size,
+            "rows": state,
+        }
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(results))
     dist.destroy_process_group()
