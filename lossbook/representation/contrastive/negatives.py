@@ -166,7 +166,7 @@ def cacr_loss(
 
     costs = (views[:, None] - views).square().sum(-1)  # (V, V, N)
     itself = torch.eye(len(views), dtype=torch.bool, device=u.device)[:, :, None]
-    far = (-t_pos * costs).masked_fill(itself, torch.finfo(u.dtype).min)
+    far = (t_pos * costs).masked_fill(itself, torch.finfo(u.dtype).min)
     weights = (far if attached else far.detach()).softmax(1)
     losses = (weights * costs).sum(1).mean(0)
 
