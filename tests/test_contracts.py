@@ -225,6 +225,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "comp_sum_loss": [{"tau": 0.0}, {"tau": 0.5}],
     "cross_entropy": [{"label_smoothing": 0.1}],
     "encouraging_loss": [{"end_point": 1.0}],
+    "entmax_loss": [{"alpha": 1.0}, {"alpha": 1.25}, {"alpha": 2.0}],
     "halted_focal_loss": [{"gamma": 0.5}, {"gamma": 0.0}],
     "ldr_kl_loss": [{"temperature": 0.1, "margin": 0.0}, {"normalize": True}],
     "poly_focal_loss": [{"gamma": 0.0, "alpha": 0.25}, {"gamma": 0.5, "epsilon": -1.0}],
@@ -236,6 +237,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 # Keyword arguments that a loss requires, beyond those of its kind, made from its first input.
 REQUIRED: dict[str, Callable[[Tensor], dict[str, Any]]] = {
+    "fenchel_young_loss": lambda z: {"conjugate": partial(torch.logsumexp, dim=1)},
     "instance_nce_loss": lambda z: {
         "noise": KEY.to(z.dtype),
         "number": 50,
@@ -333,6 +335,11 @@ def test_every_loss_has_a_known_kind() -> None:
 
 def test_variants_belong_to_losses() -> None:
     assert {*VARIANTS, *PER_ENTRY, *NO_GRADCHECK, *NO_GRADGRADCHECK} <= set(LOSSES)
+
+
+def moved(options: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """Keyword arguments with their tensors on a device."""
+    return {k: x.to(device) if isinstance(x, Tensor) else x for k, x in options.items()}
 
 
 def gradients(value: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -667,6 +674,7 @@ RANGES = {
     "at least 1": (0, -1),
     "above 1": (1.0, 0.5),
     "in [0, 1]": (-0.1, 1.1),
+    "in [1, 2]": (0.9, 2.1),
     "in (0, 1]": (0.0, -0.1, 1.1),
     "any sign": (),
 }

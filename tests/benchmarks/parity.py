@@ -66,7 +66,7 @@ def losses() -> Iterator[Quantity]:
 
         def function(*inputs: Tensor, case=case, options=options) -> Tensor:
             first = inputs[0]
-            extra = {name: x.to(first.device) for name, x in case.extra(first).items()}
+            extra = test_contracts.moved(case.extra(first), first.device)
             target = [case.target().to(first.device)] if case.kind.target else []
             return case.loss(*inputs, *target, **extra, **options)
 
