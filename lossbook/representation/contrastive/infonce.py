@@ -19,9 +19,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lossbook._contract import check_float, check_reduction, require, require_shape, restore
-from lossbook._distributed import everyone, first_row, reduce_everywhere, total
+from lossbook._contract import check_float, check_reduction, require, restore
+from lossbook._distributed import everyone, reduce_everywhere, total
 from lossbook._pairs import check_embeddings, groups, inner, log_sum_exp, over_rows, unit
+from lossbook.representation.contrastive._batch import (
+    both_views,
+    check_labels,
+    check_others,
+    own_columns,
+    pair,
+)
 
 __all__ = [
     "decoupled_contrastive_loss",
@@ -42,30 +49,16 @@ __all__ = [
 # --- What the losses share --------------------------------------------------------------------
 
 
-def _pair(anchor: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Checks two views (N, D) and gives their directions."""
-    u, v = check_embeddings(anchor, "anchor"), check_embeddings(positive, "positive")
-    require_shape(positive, tuple(anchor.shape), "positive")
-    return unit(u), unit(v)
-
-
 def _labeled(embeddings: Tensor, labels: Tensor) -> Tensor:
     """Checks embeddings (N, D) with labels (N,) and gives the directions."""
     h = check_embeddings(embeddings, "embeddings")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"labels must be an int64 tensor, got {getattr(labels, 'dtype', labels)}")
-    require_shape(labels, h.shape[:1], "labels")
+    check_labels(labels, len(h))
     return unit(h)
 
 
 def _check(temperature: float, reduction: str = "none") -> None:
     require(temperature > 0, "temperature", temperature, "positive")
     check_reduction(reduction)
-
-
-def _own_columns(u: Tensor, gather: bool) -> Tensor:
-    """(n, 1): where the rows of this rank stand among those of all, which no anchor meets as others."""
-    return first_row(u, gather) + torch.arange(len(u), device=u.device)[:, None]
 
 
 def _two_views(
@@ -75,17 +68,10 @@ def _two_views(
 
     log-sum-exp over the 2 (N - 1) negatives for both views (2, N), and N over all ranks.
     """
-    u, v = _pair(anchor, positive)
-    z = torch.cat([u, v])
-    keys, own = everyone(z, gather), _own_columns(z, gather)
-    skip = torch.cat([own, own.roll(len(u), 0)], 1)
+    u, v = pair(anchor, positive)
+    z, keys, skip = both_views(u, v, gather)
     negatives = log_sum_exp(z / temperature, keys, skip) if len(z) else z.sum(1)
     return (u * v).sum(1) / temperature, negatives.view(2, -1), len(keys) // 2
-
-
-def _check_negatives(number: int) -> None:
-    """A loss whose denominator holds negatives alone needs one; an empty batch is left to torch."""
-    require(number != 1, "the number of examples", number, "at least 2, for there to be negatives")
 
 
 # --- InfoNCE ----------------------------------------------------------------------------------
@@ -134,10 +120,10 @@ def info_nce_loss(
         >>> info_nce_loss(anchor, anchor, temperature=1.0)  # log(1 + 1 / e)
         tensor(0.3133)
     """
-    u, v = _pair(anchor, positive)
+    u, v = pair(anchor, positive)
     _check(temperature, reduction)
     if negatives is None:
-        keys, skip = everyone(v, gather), _own_columns(v, gather)
+        keys, skip = everyone(v, gather), own_columns(v, gather)
     else:
         keys = unit(check_embeddings(negatives, "negatives", "(M, D)")).to(u.dtype)
         require(keys.shape[1] == u.shape[1], "the dimension of negatives", keys.shape[1], "D")
@@ -197,8 +183,8 @@ def nt_xent_loss(
         similarity, negatives, _ = _two_views(anchor, positive, temperature, gather)
         losses = softplus(negatives - similarity).mean(0)
     else:
-        directions = [_pair(anchor, other)[1] for other in (anchor, positive, *further_views)]
-        views, example = len(directions), _own_columns(anchor, gather).squeeze(1)
+        directions = [pair(anchor, other)[1] for other in (anchor, positive, *further_views)]
+        views, example = len(directions), own_columns(anchor, gather).squeeze(1)
         z, labels = torch.cat(directions), example.repeat(views)
         losses, _ = _over_positives(z, labels, temperature, gather)
         losses = losses.view(views, -1).mean(0)
@@ -240,10 +226,10 @@ def hard_contrastive_loss(
 
     Pitfall: the hardest negatives are where unlabeled examples of the anchor's own class are.
     """
-    u, v = _pair(anchor, positive)
+    u, v = pair(anchor, positive)
     _check(temperature, reduction)
     require(0 < share <= 1, "share", share, "in (0, 1]")
-    keys, own = everyone(v, gather), _own_columns(v, gather)
+    keys, own = everyone(v, gather), own_columns(v, gather)
     number = min(len(keys) - 1, max(1, math.ceil(share * (len(keys) - 1))))
 
     def hardest(rows: Tensor, itself: Tensor) -> Tensor:
@@ -297,7 +283,7 @@ def decoupled_contrastive_loss(
     """
     _check(temperature, reduction)
     similarity, negatives, number = _two_views(anchor, positive, temperature, gather)
-    _check_negatives(number)
+    check_others(number)
     losses = negatives.mean(0) - similarity
     return reduce_everywhere(losses, torch.ones_like(losses), reduction, anchor.dtype, gather)
 
@@ -342,7 +328,7 @@ def weighted_decoupled_contrastive_loss(
     _check(temperature, reduction)
     require(sigma > 0, "sigma", sigma, "positive")
     similarity, negatives, number = _two_views(anchor, positive, temperature, gather)
-    _check_negatives(number)
+    check_others(number)
     closeness = ((temperature * similarity - 1) / sigma).exp()
     mean = total(closeness.sum(), gather) / number if number else closeness.sum()
     weight = 2 - closeness / mean.clamp(min=torch.finfo(mean.dtype).tiny)
@@ -384,10 +370,10 @@ def info_loob_loss(
     Pitfall: the released code multiplies by the temperature, which the paper does not; a step size
     tuned for the one is wrong for the other.
     """
-    u, v = _pair(anchor, positive)
+    u, v = pair(anchor, positive)
     _check(temperature, reduction)
-    keys, own = (everyone(u, gather), everyone(v, gather)), _own_columns(u, gather)
-    _check_negatives(len(keys[0]))
+    keys, own = (everyone(u, gather), everyone(v, gather)), own_columns(u, gather)
+    check_others(len(keys[0]))
     losses = -2 * (u * v).sum(1) / temperature
     if len(u):
         losses = losses + log_sum_exp(u / temperature, keys[1], own)
@@ -405,7 +391,7 @@ def _over_positives(
 
     The mean similarity to all positives is the similarity to their mean, so no pairs are needed.
     """
-    keys, own = everyone(u, gather), _own_columns(u, gather)
+    keys, own = everyone(u, gather), own_columns(u, gather)
     if not len(u):
         return u.sum(1), u.sum(1)
     group = groups(everyone(labels, gather))
@@ -511,7 +497,7 @@ def supervised_contrastive_in_loss(
     """
     u = _labeled(embeddings, labels)
     _check(temperature, reduction)
-    keys, own = everyone(u, gather), _own_columns(u, gather)
+    keys, own = everyone(u, gather), own_columns(u, gather)
     classes = everyone(labels, gather)
     lowest = torch.finfo(u.dtype).min
 

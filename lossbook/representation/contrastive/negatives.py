@@ -30,8 +30,15 @@ from lossbook._contract import (
     require_shape,
     restore,
 )
-from lossbook._distributed import everyone, first_row, reduce_everywhere
+from lossbook._distributed import everyone, reduce_everywhere
 from lossbook._pairs import check_embeddings, groups, inner, log_sum_exp, over_rows, unit
+from lossbook.representation.contrastive._batch import (
+    both_views,
+    check_labels,
+    check_others,
+    own_columns,
+    pair,
+)
 
 __all__ = [
     "AdaptiveMultiHead",
@@ -53,39 +60,6 @@ __all__ = [
 
 
 # --- What the losses share --------------------------------------------------------------------
-
-
-def _pair(anchor: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Checks two views (N, D) and gives their directions."""
-    u, v = check_embeddings(anchor, "anchor"), check_embeddings(positive, "positive")
-    require_shape(positive, tuple(anchor.shape), "positive")
-    return unit(u), unit(v)
-
-
-def _check_labels(labels: Tensor, number: int, name: str = "labels") -> None:
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"{name} must be an int64 tensor, got {getattr(labels, 'dtype', labels)}")
-    require_shape(labels, (number,), name)
-
-
-def _own_columns(u: Tensor, gather: bool) -> Tensor:
-    """(n, 1): where the rows of this rank stand among those of all."""
-    return first_row(u, gather) + torch.arange(len(u), device=u.device)[:, None]
-
-
-def _both_views(u: Tensor, v: Tensor, gather: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """All 2 n embeddings as anchors, those of all ranks as keys, and for each anchor two columns:
-
-    its own and its positive's.
-    """
-    z = torch.cat([u, v])
-    own = _own_columns(z, gather)
-    return z, everyone(z, gather), torch.cat([own, own.roll(len(u), 0)], 1)
-
-
-def _check_others(number: int) -> None:
-    """Only others are pushed away, so there must be some; an empty batch is left to torch."""
-    require(number != 1, "the number of examples", number, "at least 2, for there to be negatives")
 
 
 def _tilted(
@@ -178,8 +152,8 @@ def cacr_loss(
         pairs = [(view, shared) for view in views]
         skip = torch.empty(len(u), 0, dtype=torch.int64, device=u.device)
     else:
-        keys, skip = [everyone(view, gather) for view in views], _own_columns(u, gather)
-        _check_others(len(keys[0]))
+        keys, skip = [everyone(view, gather) for view in views], own_columns(u, gather)
+        check_others(len(keys[0]))
         pairs = [(views[x], keys[y]) for x, y in permutations(range(len(views)), 2)]
     if len(u):
         scale = u.new_full((len(u), 1), 2 * t_neg)  # -t c is 2 t s, but for a constant
@@ -254,12 +228,12 @@ def robust_global_contrastive_loss(
         >>> robust_global_contrastive_loss(anchor, anchor, temperature=0.5, rho=1.0)
         tensor(-0.5000)
     """
-    u, v = _pair(anchor, positive)
+    u, v = pair(anchor, positive)
     tau = _temperatures(temperature, u)
     require(rho >= 0, "rho", rho, "at least 0")
     check_reduction(reduction)
-    z, keys, skip = _both_views(u, v, gather)
-    _check_others(len(keys) // 2)
+    z, keys, skip = both_views(u, v, gather)
+    check_others(len(keys) // 2)
     losses = -(u * v).sum(1)
     if len(u):
         log_sums = log_sum_exp(z / tau.repeat(2)[:, None], keys, skip).view(2, -1).mean(0)
@@ -387,14 +361,14 @@ class SogCLR(nn.Module):
 
         In training mode averages move first; in evaluation mode nothing is stored.
         """
-        u, v = _pair(anchor, positive)
-        _check_labels(index, len(u), "index")
+        u, v = pair(anchor, positive)
+        check_labels(index, len(u), "index")
         size = len(self.log_average)
         if is_concrete(index) and len(index):
             low, high = int(index.min()), int(index.max())
             require(low >= 0 and high < size, "index", (low, high), f"from 0 to {size - 1}")
         tau = self._of(index, u)
-        z, keys, skip = _both_views(u, v, self.gather)
+        z, keys, skip = both_views(u, v, self.gather)
         require(len(keys) >= 4, "the number of examples", len(keys) // 2, "at least 2")
         tilted = partial(_tilted, keys=keys, attached=False)
         scale = (1 / tau).repeat(2)[:, None]
@@ -574,7 +548,7 @@ def adaptive_multi_head_loss(
     check_reduction(reduction)
     if h.ndim == 2:
         h, g, r, q = (x.unsqueeze(1) for x in (h, g, r, q))
-    z, keys, columns = _both_views(unit(h), unit(g).to(h.dtype), gather)
+    z, keys, columns = both_views(unit(h), unit(g).to(h.dtype), gather)
     traits = torch.cat([r, q]).to(h.dtype)
     key_traits, dimension = everyone(traits, gather), h.shape[2]
 
@@ -768,7 +742,7 @@ def negative_interpolation(
     if order is None:
         stream = generator or torch.default_generator
         order = torch.randperm(len(x), generator=stream).to(x.device)
-    _check_labels(order, len(x), "order")
+    check_labels(order, len(x), "order")
     mix = _mixing(weight, alpha, x, generator)
     return restore(mix * x + (1 - mix) * x[order], negatives.dtype)
 
@@ -811,7 +785,7 @@ def score_statistics(anchor: Tensor, positive: Tensor, negatives: Tensor | None 
     Pitfall: the paper keeps mean and variance over the negatives for each anchor; here they are
     over all pairs, so the variance also holds how anchors differ.
     """
-    u, v = (x.double() for x in _pair(anchor, positive))
+    u, v = (x.double() for x in pair(anchor, positive))
     s = (u * v).sum(1)
     keys = v if negatives is None else unit(check_embeddings(negatives, "negatives", "(M, D)"))
     require(
@@ -914,11 +888,11 @@ def multistage_contrastive_loss(
         >>> multistage_contrastive_loss(anchor, anchor, torch.tensor([0, 0, 1]), temperature=1.0)
         tensor(0.5514)
     """
-    u, v = _pair(anchor, positive)
-    _check_labels(labels, len(u))
+    u, v = pair(anchor, positive)
+    check_labels(labels, len(u))
     require(temperature > 0, "temperature", temperature, "positive")
     check_reduction(reduction)
-    z, keys, columns = _both_views(u, v, gather)
+    z, keys, columns = both_views(u, v, gather)
     clusters = labels.repeat(2)
     key_clusters = everyone(clusters, gather)
     lowest = torch.finfo(u.dtype).min
@@ -970,7 +944,7 @@ def cluster_batches(
         >>> [len(b) for b in cluster_batches(torch.tensor([0, 1, 0, 0, 0]), batch_size=2)]
         [2, 2]
     """
-    _check_labels(clusters, len(clusters), "clusters")
+    check_labels(clusters, len(clusters), "clusters")
     require(batch_size >= 1, "batch_size", batch_size, "at least 1")
     order = torch.randperm(len(clusters), generator=generator)
     names = clusters.cpu()[order]
@@ -1031,7 +1005,7 @@ def nspt_loss(
     apart in the student, which the teacher may never have reached.
     """
     a, t = check_embeddings(embeddings, "embeddings"), check_embeddings(teacher, "teacher")
-    _check_labels(labels, len(a))
+    check_labels(labels, len(a))
     require_shape(teacher, tuple(embeddings.shape), "teacher")
     require(temperature > 0, "temperature", temperature, "positive")
     check_reduction(reduction)
