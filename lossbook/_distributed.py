@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lossbook._contract import reduce
+from lossbook._contract import reduce, require
 
 
 def _check_ranks() -> None:
@@ -24,12 +24,17 @@ def _check_ranks() -> None:
 
 
 def _rows(x: Tensor) -> list[int]:
-    """How many rows each rank holds."""
+    """How many rows each rank holds; all of them some, for one without would not meet the others in
+
+    the backward pass and leave them waiting.
+    """
     _check_ranks()
     own = torch.tensor([len(x)], device=x.device)
     counts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, own)
-    return [int(count) for count in counts]
+    rows = [int(count) for count in counts]
+    require(min(rows) > 0, "the number of rows on each rank", rows, "at least 1")
+    return rows
 
 
 class _Everyone(torch.autograd.Function):
