@@ -139,7 +139,7 @@ def pretext_contrastive_loss(
         logits: (M, T), scores of the changes for further views.
         target: (M,), int64, the change that was made to each.
         pretext_weight: at least 0, the :math:`\lambda`; the default is that of the authors' code.
-        temperature: positive, of :func:`nt_xent_loss`.
+        temperature: positive, that of ``nt_xent_loss``.
         gather: whether the batch is that of all ranks.
 
     Returns:
