@@ -262,8 +262,8 @@ def robust_temperature(
         highest: at least lowest.
 
     Returns:
-        (...), in the dtype of the similarity, without gradient: the loss needs none there, as it
-        is at its minimum.
+        (...), in the dtype of the similarity and without gradient, which the loss does not need at
+        its minimum.
 
     Raises:
         ValueError: on shapes or a hyperparameter out of range.
