@@ -232,7 +232,8 @@ def class_centers(embeddings: Tensor, labels: Tensor, *, classes: int) -> Tensor
         ValueError: on shapes, labels out of range or a class without examples.
         TypeError: on an argument of the wrong dtype.
 
-    Source: ``huang2021generalization``.
+    Source: ``huang2021generalization``, whose abstract names centers, their divergence and
+        concentration; the exact forms here are from memory.
 
     Pitfall: these are not unit vectors, and must not be normalized before they are compared: a class
     that is spread out has a short center.
