@@ -378,7 +378,7 @@ def _bins(confidences: Tensor, bins: int, scheme: str) -> Tensor:
     else:  # the last of every N / M in order; equal confidences stay together
         ranks = torch.arange(1, bins, device=confidences.device) * confidences.shape[0]
         edges = confidences.detach().sort().values[(ranks + bins - 1) // bins - 1]
-    return torch.bucketize(confidences.detach(), edges.to(confidences.dtype))
+    return torch.bucketize(confidences.detach().contiguous(), edges.to(confidences.dtype))
 
 
 def _sums(index: Tensor, values: Tensor, bins: int) -> Tensor:
@@ -535,10 +535,10 @@ def classwise_calibration_error(
     classes shrinks like 1 / C. Use bins of equal mass.
     """
     _check_classes(logits, target)
-    p = promote(logits).softmax(1)
+    columns = promote(logits).softmax(1).T.contiguous()
     errors = [
-        calibration_error(p[:, k], target == k, bins=bins, scheme=scheme, norm=norm)
-        for k in range(p.shape[1])
+        calibration_error(p, target == k, bins=bins, scheme=scheme, norm=norm)
+        for k, p in enumerate(columns)
     ]
     return torch.stack(errors)
 
