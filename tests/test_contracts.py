@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import lossbook
+from lossbook.classification import exponential, logistic, squared, squared_hinge
 
 ROOT = Path(__file__).parent.parent
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -143,6 +144,28 @@ KINDS = {
         classes=False,
         dense=False,
     ),
+    # Scores of hyperplanes, whose signs multiply to that of the class.
+    ("planes", "target"): Kind(
+        lambda shape: (normal(shape),),
+        lambda: (wrong_logits().abs(),),
+        classes=False,
+        dense=False,
+        right=lambda: (wrong_logits().abs() * torch.tensor([-1.0, 1.0, 1.0, 1.0]),),
+    ),
+    # Scores that a loss multiplies by about ten before it takes their exponential.
+    ("rejector", "target"): Kind(
+        lambda shape: (0.2 * normal(shape[:1]),),
+        lambda: (torch.full((N,), 1e4, dtype=torch.float64),),
+        classes=False,
+        dense=False,
+    ),
+    # What one more learner adds, to scores that are what they are.
+    ("step", "scores", "target"): Kind(
+        lambda shape: (normal(shape[:1]), normal(shape[:1])),
+        lambda: (torch.zeros(N).double(), torch.full((N,), 1e4, dtype=torch.float64)),
+        classes=False,
+        dense=False,
+    ),
     ("embeddings",): Kind(
         lambda shape: (normal(shape),),
         lambda: (cluster(),),
@@ -228,17 +251,21 @@ KINDS = {
 # Further settings of hyperparameters under which the same must hold.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "comp_sum_loss": [{"tau": 0.0}, {"tau": 0.5}],
+    "crammer_singer_loss": [{"phi": logistic}, {"phi": exponential}],
     "cross_entropy": [{"label_smoothing": 0.1}],
     "dual_focal_loss": [{"gamma": 0.5}, {"gamma": 0.0}],
     "encouraging_loss": [{"end_point": 1.0}],
     "entmax_loss": [{"alpha": 1.0}, {"alpha": 1.25}, {"alpha": 2.0}],
     "focal_loss": [{"gamma": 0.5}, {"gamma": 0.0}],
     "halted_focal_loss": [{"gamma": 0.5}, {"gamma": 0.0}],
+    "lee_lin_wahba_loss": [{"phi": squared_hinge}, {"phi": exponential}],
     "ldr_kl_loss": [{"temperature": 0.1, "margin": 0.0}, {"normalize": True}],
+    "margin_loss": [{"phi": phi} for phi in (exponential, logistic, squared, squared_hinge)],
     "poly_focal_loss": [{"gamma": 0.0, "alpha": 0.25}, {"gamma": 0.5, "epsilon": -1.0}],
     "poly_loss": [{"epsilon": (-1.0, 0.5)}],
     "rescaled_square_loss": [{"scale": 15.0, "magnitude": 30.0}],
     "smooth_adversarial_comp_sum_loss": [{"tau": 0.0, "rho": 2.0}],
+    "weston_watkins_loss": [{"phi": logistic}, {"phi": exponential}],
     "z_loss": [{"sharpness": 5.0, "offset": 0.5}],
 }
 
@@ -314,7 +341,7 @@ def cases() -> list[Any]:
         if kind is None:
             continue  # test_every_loss_has_a_known_kind reports it
         for options in [{}, *VARIANTS.get(name, [])]:
-            label = name + "".join(f"-{k}={v}" for k, v in options.items())
+            label = name + "".join(f"-{k}={getattr(v, '__name__', v)}" for k, v in options.items())
             found.append(pytest.param(Case(name, partial(loss, **options), kind), id=label))
     return found
 
@@ -689,6 +716,7 @@ RANGES = {
     "above 1": (1.0, 0.5),
     "in [0, 1]": (-0.1, 1.1),
     "in [1, 2]": (0.9, 2.1),
+    "in (0, 1)": (0.0, 1.0, -0.1),
     "in (0, 1]": (0.0, -0.1, 1.1),
     "any sign": (),
 }
