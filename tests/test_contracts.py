@@ -265,6 +265,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "poly_loss": [{"epsilon": (-1.0, 0.5)}],
     "rescaled_square_loss": [{"scale": 15.0, "magnitude": 30.0}],
     "smooth_adversarial_comp_sum_loss": [{"tau": 0.0, "rho": 2.0}],
+    "sparse_softmax_loss": [{"k": 1}, {"k": 2}],
     "weston_watkins_loss": [{"phi": logistic}, {"phi": exponential}],
     "z_loss": [{"sharpness": 5.0, "offset": 0.5}],
 }
@@ -276,6 +277,10 @@ REQUIRED: dict[str, Callable[[Tensor], dict[str, Any]]] = {
         "noise": KEY.to(z.dtype),
         "number": 50,
         "log_partition": torch.tensor(5.0, dtype=z.dtype),
+    },
+    "noisy_softmax_loss": lambda h: {
+        "noise": torch.tensor(0.7, dtype=h.dtype),
+        "prototypes": torch.eye(C, dtype=h.dtype),
     },
     "nspt_loss": lambda h: {"teacher": TEACHER[: h.shape[:1].numel()].to(h.dtype)},
     "proper_loss": lambda z: {"convex": lambda p: p.square().sum(1)},

@@ -14,10 +14,10 @@ from lossbook.classification import (
     entmax,
     entmax_loss,
     fenchel_young_loss,
-    softmax,
     sparsemax,
     sparsemax_loss,
 )
+from lossbook.classification.softmax import maps
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -61,7 +61,7 @@ ALPHAS = [1.05, 1.25, 1.5, 1.75, 2.0]
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether values may be looked at, which chooses between two ways to the same numbers."""
-    monkeypatch.setattr(softmax, "is_concrete", lambda x: request.param)
+    monkeypatch.setattr(maps, "is_concrete", lambda x: request.param)
     return request.param
 
 
@@ -105,10 +105,10 @@ def test_the_number_of_steps_suffices_for_the_worst(power: int) -> None:
     """Scores that halve their distance to the threshold make Newton's method work hardest."""
     x = torch.cat([-(2.0 ** -torch.arange(0, 50)).double(), torch.zeros(1000).double()])
     x = (x - x.max())[None]
-    p = softmax._powers(x, power)
+    p = maps._powers(x, power)
     expected = by_halving((x[0] * power).tolist(), 1 + 1 / power)
     torch.testing.assert_close(p[0], exactly(expected), rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close(softmax._few_powers(x, power), p)
+    torch.testing.assert_close(maps._few_powers(x, power), p)
 
 
 def test_limits_and_invariances() -> None:
