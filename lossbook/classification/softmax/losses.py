@@ -370,8 +370,8 @@ def noisy_softmax_loss(
 
     Source: ``chen2017noisy``.
 
-    Pitfall: for training only. A loss with a handicap, compared with one without, looks like
-    overfitting in reverse.
+    Pitfall: for training only. Measure with cross-entropy, on both sides, or training looks worse
+    than it is.
 
     Example:
         >>> h, w, y = torch.tensor([[1.0, 1.0]]), torch.eye(2), torch.tensor([0])

@@ -247,8 +247,8 @@ def self_adjust_softmax(logits: Tensor, *, normalize: bool = True, dim: int = 1)
 
     Source: ``zheng2025selfadjust``.
 
-    Pitfall: zero means something now. A row shifted by a constant has other weights, and where the
-    scores are all negative, the normalized weights fall together as the best of them falls.
+    Pitfall: zero means something now. A row shifted by a constant has other weights, and equal
+    negative scores, normalized, have none at all.
 
     Example:
         >>> self_adjust_softmax(torch.tensor([[9.0, 0.0]]))
@@ -281,8 +281,8 @@ def jacobian_norm(transform: Callable[[Tensor], Tensor], logits: Tensor) -> Tens
         ValueError: unless logits are (N, C).
         TypeError: if logits are not floating-point.
 
-    Pitfall: it is what arithmetic makes of it. In float32 the softmax's is exactly 0 from a lead of
-    about 17, where 1 - p rounds to 0; measure in float64.
+    Pitfall: it is what arithmetic makes of it. In float32, from a lead of about 17, 1 - p rounds to 0
+    and the softmax's loses a part; measure in float64.
 
     Example:
         >>> jacobian_norm(partial(torch.softmax, dim=1), torch.tensor([[0.0, 0.0], [3.0, 0.0]]))
