@@ -1368,8 +1368,8 @@ def conformal_quantile(
     above = torch.cat([w[order].flip(0).cumsum(0).flip(0)[1:], w.new_zeros(1)])[: len(s)]
     allowed = alpha * (w.sum() + new) * _SLACK - new  # weight that may lie above the threshold
     index = torch.searchsorted(-above, -allowed.reshape(-1)).view(allowed.shape)
-    padded = torch.cat([ordered, ordered.new_full((1,), math.inf)])
-    return padded[torch.where(allowed < 0, len(s), index)].to(scores.dtype)
+    padded = torch.cat([ordered, ordered.new_full((1,), math.inf)])  # if nothing is allowed
+    return padded[index].to(scores.dtype)
 
 
 def _check_weights(weights: Tensor | None, like: Tensor) -> Tensor:

@@ -501,7 +501,8 @@ def test_rival_is_strictly_below() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0, 5.0])
 def test_focal_posterior_is_what_the_minimizer_believes(gamma: float) -> None:
     """Under these probabilities the gradient of the expected focal loss is zero where it stands."""
-    z = (2 * normal(20, 4)).requires_grad_()
+    sure = exactly([[6.0, 0.0, -1.0, 0.5], [12.0, 0.0, 1.0, -2.0]])
+    z = torch.cat([2 * normal(20, 4), sure]).requires_grad_()
     q = focal_posterior(z.detach(), gamma=gamma)
     (slope,) = torch.autograd.grad(focal_loss(z, q, gamma=gamma, reduction="sum"), z)
     torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-13, rtol=0)
@@ -530,8 +531,10 @@ def test_focal_posterior_at_the_extremes() -> None:
 
 
 def test_correctness_aware_loss_by_loops() -> None:
-    expected = [(max(p) - (p.index(max(p)) == y)) ** 2 for p, y in ROWS]
-    torch.testing.assert_close(correctness_aware_loss(Z, Y, reduction="none"), exactly(expected))
+    for k in range(4):  # each row is right once
+        expected = [(max(p) - (p.index(max(p)) == k)) ** 2 for p, _ in ROWS]
+        loss = correctness_aware_loss(Z, torch.full_like(Y, k), reduction="none")
+        torch.testing.assert_close(loss, exactly(expected))
     # On a narrowly wrong example it asks for less confidence, and cross-entropy for more.
     z, y = exactly([[0.42, 0.40, 0.18]]).log(), torch.tensor([1])
     beta = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
