@@ -529,6 +529,15 @@ def test_coverage_at_precision(pairs: list[tuple[int, int]], precision: float) -
     assert ours == coverage_by_loops(scores, correct, precision)
 
 
+def test_equal_scores_are_accepted_together() -> None:
+    scores, correct = exactly([1.0, 1.0, 0.0, 0.0]), torch.tensor([1, 0, 1, 1])
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2]):
+        ours = [
+            coverage_at_precision(scores[order], correct[order], precision=p) for p in (0.7, 0.9)
+        ]
+        assert ours == [1.0, 0.0]
+
+
 def test_bad_input_of_coverage() -> None:
     scores, correct = normal(3), torch.tensor([0, 1, 1])
     with pytest.raises(ValueError, match="precision"):
@@ -917,6 +926,10 @@ def test_perceptron_at_rest() -> None:
     moved = perceptron_step(w, x, y, gamma=1.0, normalize=True) - w
     hardest = ((2 * y - 1) * (x @ w)).argmin()
     same(moved, (2 * y[hardest] - 1) * x[hardest], rtol=1e-3, atol=1e-3)
+    tie = perceptron_step(
+        exactly([0.0, 1.0]), exactly([[3.0, 0.0], [0.0, 1.0]]), torch.ones(2), normalize=True
+    )
+    same(tie, exactly([3.0, 1.0]))  # half an error is all there is
     with pytest.raises(ValueError, match="gamma"):
         perceptron_step(w, x, y, gamma=0.0)
     with pytest.raises(ValueError, match="weight"):

@@ -225,18 +225,20 @@ def sparse_softmax(logits: Tensor, *, k: int = 10, dim: int = 1) -> Tensor:
 
 
 def self_adjust_softmax(logits: Tensor, *, normalize: bool = True, dim: int = 1) -> Tensor:
-    r"""Self-adjust softmax: the softmax times its own input, so that sure rows keep a gradient.
+    r"""Self-adjust softmax: the softmax times its own input, meant to keep a gradient in sure rows.
 
     .. math:: z_k \, p_k, \qquad\text{or normalized}\qquad
         \frac{z_k - \min(z_{\min}, 0)}{\max(z_{\max}, 0) - \min(z_{\min}, 0)} \; p_k,
         \qquad p = \mathrm{softmax}(z)
 
-    for attention, where what multiplies the values need not sum to 1. Scores of minus infinity are
-    masked: they get 0, and a row of them alone is nan, as in the softmax.
+    for attention, where what multiplies the values need not sum to 1. In a sure row the product has
+    the slope :math:`p_k \approx 1`. The normalized one has not, if its best score is positive: the
+    factor of the best is 1 whatever it is, and the row saturates as the softmax's. Scores of minus
+    infinity are masked: they get 0, and a row of them alone is nan, as in the softmax.
 
     Args:
         logits: attention scores, of any shape with dimension ``dim``.
-        normalize: to factors from 0 to 1; else scores multiply as they are.
+        normalize: to factors from 0 to 1; else scores multiply as they are. The default is ours.
         dim: the dimension that is summed over.
 
     Returns:
