@@ -559,7 +559,7 @@ class MemoryBank(nn.Module):
     r"""Instance discrimination: every example is its own class, and its weight is what it was.
 
     .. math:: P(i \mid u) = \frac{e^{v_i^\top u / \tau}}{\sum_{j=1}^n e^{v_j^\top u / \tau}},
-        \qquad v_i \leftarrow \frac{m v_i + (1 - m) u_i}{\|m v_i + (1 - m) u_i\|}
+        \qquad v_i \leftarrow \frac{\mu v_i + (1 - \mu) u_i}{\|\mu v_i + (1 - \mu) u_i\|}
 
     The loss is :math:`-\log P(i \mid u_i)` over all n rows of the memory, or its estimate from
     noise (:func:`instance_nce_loss`), plus a proximal term :math:`\lambda \|u_i - v_i\|^2` that
@@ -570,8 +570,9 @@ class MemoryBank(nn.Module):
         number: at least 1, n, of instances.
         dimension: at least 1, of their embeddings.
         temperature: positive.
-        momentum: in [0, 1], m, what a row keeps of itself.
-        noise: at least 1, how many rows to draw for each anchor; None for the exact softmax.
+        momentum: in [0, 1], mu, what a row keeps of itself.
+        noise: at least 1, how many rows to draw for each batch; None for the exact softmax. (The
+            released code draws anew for each anchor, at N times the memory.)
         proximal: at least 0, lambda.
 
     Attributes:
@@ -585,7 +586,8 @@ class MemoryBank(nn.Module):
     only in the mean, has no proximal term; lambda is a choice of the user.
 
     Pitfall: an example is compared with memories that are up to an epoch old. Where embeddings move
-    fast, or an epoch is long, these belong to another network.
+    fast, or an epoch is long, these belong to another network; where an epoch is only a few steps,
+    memories that follow too closely are chased around the sphere by the noise. Raise mu.
 
     Example:
         >>> bank = MemoryBank(1000, 16)
@@ -657,9 +659,8 @@ class MemoryBank(nn.Module):
 
     def _estimate(self, u: Tensor, own: Tensor) -> Tensor:
         number, temperature = len(self.rows), self.temperature
-        drawn = torch.randint(number, (len(u), self.noise or 0), device=u.device)
-        noise = self.rows[drawn].to(u.dtype)
-        first = _log_partition((noise @ u[:, :, None]) / temperature, number)
+        noise = self.rows[torch.randint(number, (self.noise or 0,), device=u.device)].to(u.dtype)
+        first = _log_partition(u @ noise.T / temperature, number)
         log_partition = torch.where(self.log_partition.isnan(), first, self.log_partition)
         if self.training:
             self.log_partition = log_partition
