@@ -1032,8 +1032,8 @@ def naive_bayes_head(
         epsilon: positive, is added to the variances; 1e-9 as in the authors' code.
 
     Returns:
-        Weight (C, D) and bias (C,): logits are ``x @ weight.T + bias``, log posteriors after a
-        log-softmax. A class without examples has bias minus infinity.
+        Weight (C, D) and bias (C,), so that ``x @ weight.T + bias`` are logits, and log posteriors
+        after a log-softmax. A class without examples has bias minus infinity.
 
     Raises:
         ValueError: on shapes, labels or hyperparameters out of range.
@@ -1089,7 +1089,8 @@ def relu_dual(cosines: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: ``cho2009kernel``.
 
-    Pitfall: it maps 0 to :math:`1 / \pi`: layer after layer all points come together.
+    Pitfall: it maps 0 to :math:`1 / \pi`, so that layer after layer all points come together; but
+    slowly, :math:`1 - \xi` falls like one over the depth squared.
     """
     xi = check_float(cosines, "cosines").clamp(-1, 1)
     slope = 1 - xi.acos() / math.pi

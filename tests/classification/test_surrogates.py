@@ -313,7 +313,7 @@ def test_convex_transforms_by_bartletts_formula(phi) -> None:
 
 
 def test_transform_of_bounded_scores() -> None:
-    """For the hinge on [-B, B], the paper on H-consistency has min(B, 1) theta."""
+    """For the hinge on [-B, B] it is min(B, 1) theta, by hand."""
     for bound in (0.25, 0.5, 1.0, 3.0):
         ours = calibration_transform(THETA, phi=hinge, bound=bound)
         same(ours, min(bound, 1.0) * THETA, rtol=1e-9, atol=1e-12)
