@@ -128,6 +128,17 @@ def test_distance_is_that_of_the_formula(rows: list[int]) -> None:
             assert ours == pytest.approx(by_cells(fitted, true, k), rel=1e-12)
 
 
+def test_cells_are_told_apart_by_each_parameter() -> None:
+    for part in GaussianExperts._fields:
+        if part == "gate_bias":
+            continue  # a weight, not a place
+        true = GaussianExperts(*(x[[0, 0]].clone() for x in some_experts(1)))
+        getattr(true, part)[1] += 5
+        fitted = near(true, [1, 0], 0.1, 40)
+        ours = voronoi_distance(fitted, true, k=2).item()
+        assert ours == pytest.approx(by_cells(fitted, true, 2)) and ours < 3
+
+
 def test_distance_of_the_same_experts_is_zero_in_any_order() -> None:
     true = some_experts(3)
     order = GaussianExperts(*(x[[2, 0, 1]] for x in true))

@@ -153,6 +153,7 @@ def test_straight_through() -> None:
     assert torch.equal(out, (hard > 0).double())
     (slope,) = torch.autograd.grad((out * exactly([1, 2, 3])).sum(), soft)
     assert torch.equal(slope, exactly([[1, 2, 3]] * 4))
+    assert straight_through(torch.tensor([1e9]), torch.tensor([1.0])).item() == 1  # exactly
 
 
 def test_bad_input() -> None:

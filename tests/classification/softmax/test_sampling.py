@@ -91,6 +91,14 @@ def test_hard_samples_are_corners_with_the_soft_gradient() -> None:
     torch.testing.assert_close(*slopes)
 
 
+def test_the_generator_is_the_only_source() -> None:
+    z, draw = Z.expand(5, 4), partial(torch.Generator().manual_seed, 3)
+    torch.testing.assert_close(
+        gumbel_softmax(z, generator=draw()),
+        gumbel_softmax(z, noise=gumbel_noise(z, generator=draw())),
+    )
+
+
 def test_sampling_at_the_extremes() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         z = torch.tensor([[1e4, -1e4, 0.0]], dtype=dtype, requires_grad=True)
