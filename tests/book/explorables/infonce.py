@@ -15,7 +15,7 @@ Settings = dict[str, str]
 
 
 def forces(settings: Settings) -> Tensor:
-    """The anchor, seven candidates with the positive first, and where the forces on them lead.
+    """Where the forces on the points lead, then the points: anchor, positive, six negatives.
 
     On a circle a point at angle a has the tangent (-sin a, cos a). A candidate at angle b pulls the
     anchor along its tangent by sin(b - a), and is pulled by sin(a - b) along its own.
@@ -30,7 +30,7 @@ def forces(settings: Settings) -> Tensor:
     along.insert(0, -sum(along))
     points = [[math.cos(a), math.sin(a)] for a in angles]
     ends = [[x - 0.35 * f * y, y + 0.35 * f * x] for (x, y), f in zip(points, along, strict=True)]
-    return torch.tensor(points + ends, dtype=torch.float64)
+    return torch.tensor(ends + points, dtype=torch.float64)
 
 
 def coupling(cosine: Tensor, settings: Settings) -> list[Tensor]:
