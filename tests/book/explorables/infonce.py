@@ -15,7 +15,7 @@ Settings = dict[str, str]
 
 
 def forces(settings: Settings) -> Tensor:
-    """Where the forces on the points lead, then the points: anchor, positive, six negatives.
+    """Where the forces lead that are felt, then the points: anchor, positive, six negatives.
 
     On a circle a point at angle a has the tangent (-sin a, cos a). A candidate at angle b pulls the
     anchor along its tangent by sin(b - a), and is pulled by sin(a - b) along its own.
@@ -29,7 +29,10 @@ def forces(settings: Settings) -> Tensor:
     along = [-pull[j] * math.sin(angles[j + 1]) for j in range(7)]
     along.insert(0, -sum(along))
     points = [[math.cos(a), math.sin(a)] for a in angles]
-    ends = [[x - 0.35 * f * y, y + 0.35 * f * x] for (x, y), f in zip(points, along, strict=True)]
+    ends = [
+        [x - 0.35 * f * y, y + 0.35 * f * x] if 0.35 * abs(f) > 0.02 else [math.nan, math.nan]
+        for (x, y), f in zip(points, along, strict=True)
+    ]
     return torch.tensor(ends + points, dtype=torch.float64)
 
 
