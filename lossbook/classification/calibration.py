@@ -794,7 +794,7 @@ def fit_temperature(logits: Tensor, target: Tensor) -> Tensor:
         target: class indices (N,), int64, or probabilities (N, C).
 
     Returns:
-        T > 0, a scalar in the dtype of the logits without gradient: divide logits by it.
+        The temperature by which to divide logits, a positive scalar in their dtype, without gradient.
 
     Raises:
         ValueError: on shapes or labels, and where no temperature is best: if every label has the largest
@@ -921,8 +921,8 @@ def focal_loss(
     .. math:: L = -(1 - p_y)^\gamma \log p_y
 
     The detector's loss, of a sigmoid for each class with a balance alpha, is
-    :func:`~lossbook.classification.poly_focal_loss` with epsilon 0; its first step needs output biases
-    at the logit of the rare foreground's probability, 0.01 in the paper.
+    :func:`~lossbook.classification.cross_entropy.poly_focal_loss` with epsilon 0; its first
+    step needs output biases at the logit of the rare foreground's probability, 0.01 in the paper.
 
     Args:
         logits: (N, C) or (N, C, d1, ...).

@@ -157,8 +157,8 @@ def entmax_loss(
 
     Source: ``peters2019sparse``.
 
-    Pitfall: predict with :func:`entmax` of the same alpha; the softmax of scores trained so is too
-    unsure.
+    Pitfall: predict with :func:`~lossbook.classification.softmax.maps.entmax` of the same alpha; the
+    softmax of scores trained so is too unsure.
 
     Example:
         >>> entmax_loss(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([0]))  # leads by 2
@@ -186,7 +186,8 @@ def sparsemax_loss(
 
     .. math:: L(z, y) = \frac12 \sum_{k \in S} (z_k^2 - \tau^2) + \frac12 - z_y
 
-    with S the scores above the threshold :math:`\tau` of the :func:`sparsemax`. With two classes and
+    with S the scores above the threshold :math:`\tau` of the
+    :func:`~lossbook.classification.softmax.maps.sparsemax`. With two classes and
     t the lead of the label's score: 0 for t at least 1, -t for t at most -1, and
     :math:`(t - 1)^2 / 4` between.
 

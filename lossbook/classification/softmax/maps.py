@@ -143,7 +143,8 @@ def entmax(logits: Tensor, *, alpha: float = 1.5, dim: int = 1) -> Tensor:
     Source: ``peters2019sparse``.
 
     Pitfall: a score that has probability zero has gradient zero. As attention that is the point; in
-    a likelihood the logarithm of zero is not: train with :func:`entmax_loss` instead.
+    a likelihood the logarithm of zero is not: train with
+    :func:`~lossbook.classification.softmax.losses.entmax_loss` instead.
 
     Example:
         >>> entmax(torch.tensor([[2.0, 1.0, -1.0]]))
