@@ -201,7 +201,7 @@ def misaligned_share(views: Tensor, *, epsilon: float) -> Tensor:
         TypeError: if views are not floating-point.
 
     Source: ``huang2021generalization``; that alignment is one of its three factors is in the
-        abstract, this form of it is from memory.
+    abstract, this form of it is from memory.
 
     Pitfall: the maximum is over the views that are given. More views can only raise it.
     """
@@ -233,7 +233,7 @@ def class_centers(embeddings: Tensor, labels: Tensor, *, classes: int) -> Tensor
         TypeError: on an argument of the wrong dtype.
 
     Source: ``huang2021generalization``, whose abstract names centers, their divergence and
-        concentration; the exact forms here are from memory.
+    concentration; the exact forms here are from memory.
 
     Pitfall: these are not unit vectors, and must not be normalized before they are compared: a class
     that is spread out has a short center.
@@ -386,7 +386,7 @@ def augmentation_concentration(
         TypeError: on an argument of the wrong dtype.
 
     Source: ``huang2021generalization``; the abstract names the measure, its definition is from
-        memory.
+    memory.
 
     Pitfall: it falls with every augmentation that brings examples together, also those of different
     classes. A small value says nothing by itself: compare it with the distances between classes.
@@ -519,8 +519,8 @@ def kl_sufficiency_gap(
         TypeError: if an argument is not floating-point.
 
     Source: ``lin2025statistical``, whose abstract speaks of approximate sufficiency in the sense of
-        the Kullback-Leibler divergence; that this is its form for Gaussians follows from the chain
-        rule, shown in the chapter.
+    the Kullback-Leibler divergence; that this is its form for Gaussians follows from the chain
+    rule, shown in the chapter.
 
     Pitfall: sufficient for the other view is not sufficient for a task. What the augmentation
     destroys is not in the gap, and a task may need just that.
