@@ -4,7 +4,7 @@ A batch of N embeddings has N squared pairs, and their matrix is what runs out o
 taken in blocks of rows: only results are kept, and a block is computed again where its gradient is needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -79,21 +79,26 @@ def _without(exponents: Tensor, skip: Tensor) -> Tensor:
     return exponents.scatter(1, skip, torch.finfo(exponents.dtype).min)
 
 
+def _blocks(a: Tensor, b: Tensor) -> Iterator[slice]:
+    size = rows_of_a_block(len(b), a.device)
+    return (slice(first, first + size) for first in range(0, len(a), size))
+
+
 class _LogSumExp(torch.autograd.Function):
     """Blocks are exponentiated in place, forward and once more backward.
 
-    A backward pass that is itself to be differentiated computes them with a graph.
+    What a block leaves behind is written into tensors made beforehand: small ones made between blocks
+    would sit in the room of the last block and keep the next from using it again. A backward pass that is
+    itself to be differentiated computes the blocks with a graph.
     """
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, skip: Tensor) -> Tensor:
-        size = rows_of_a_block(len(b), a.device)
-        parts = []
-        for rows, left_out in zip(a.split(size), skip.split(size), strict=True):
-            e = inner(rows, b).scatter_(1, left_out, torch.finfo(a.dtype).min)
+        result = a.new_empty(len(a))
+        for block in _blocks(a, b):
+            e = inner(a[block], b).scatter_(1, skip[block], torch.finfo(a.dtype).min)
             top = e.amax(1)
-            parts.append(e.sub_(top[:, None]).exp_().sum(1).log() + top)
-        result = torch.cat(parts)
+            result[block] = e.sub_(top[:, None]).exp_().sum(1).log() + top
         ctx.save_for_backward(a, b, skip, result)
         return result
 
@@ -106,18 +111,16 @@ class _LogSumExp(torch.autograd.Function):
             wanted = [x for x, needed in ((a, for_a), (b, for_b)) if needed]
             slopes = iter(torch.autograd.grad(again, wanted, outer[0], create_graph=True))
             return next(slopes) if for_a else None, next(slopes) if for_b else None, None
-        size = rows_of_a_block(len(b), a.device)
-        slopes_a, slope_b = [], torch.zeros_like(b)
-        blocks = (x.split(size) for x in (a, skip, result[:, None], outer[0][:, None]))
+        slope_a, slope_b, weights = torch.empty_like(a), torch.zeros_like(b), outer[0][:, None]
         with _at_full_precision(a):
-            for rows, left_out, log_total, weight in zip(*blocks, strict=True):
-                e = inner(rows, b).scatter_(1, left_out, torch.finfo(a.dtype).min)
-                share = e.sub_(log_total).exp_()
+            for block in _blocks(a, b):
+                e = inner(a[block], b).scatter_(1, skip[block], torch.finfo(a.dtype).min)
+                share = e.sub_(result[block, None]).exp_()
                 if for_a:
-                    slopes_a.append(weight * (share @ b))
+                    slope_a[block] = weights[block] * (share @ b)
                 if for_b:
-                    slope_b.addmm_(share.mT, weight * rows)
-        return torch.cat(slopes_a) if for_a else None, slope_b if for_b else None, None
+                    slope_b.addmm_(share.mT, weights[block] * a[block])
+        return slope_a if for_a else None, slope_b if for_b else None, None
 
 
 def _plain(b: Tensor, a: Tensor, skip: Tensor) -> Tensor:
