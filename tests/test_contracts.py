@@ -555,6 +555,21 @@ def test_badly_wrong_examples_have_a_gradient(case: Case, dtype: torch.dtype) ->
     assert all((g != 0).any() for g in gradients(value, inputs[:1]))
 
 
+@every_loss
+def test_autocast_does_not_round_similarities(case: Case) -> None:
+    """Half precision divided by a small temperature is no similarity any more."""
+    if ".contrastive." not in case.loss.func.__module__:
+        pytest.skip("has no similarities that a temperature divides")
+    inputs, target = leaves(case.inputs(), torch.float32), case.target()
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = case(inputs, target)
+        results.append((value, *gradients(value, inputs)))
+    for plain, cast in zip(*results, strict=True):
+        torch.testing.assert_close(cast, plain)
+
+
 # --- Derivatives and transformations ----------------------------------------------------------
 
 

@@ -25,7 +25,8 @@ from lossbook._contract import (
     require_shape,
     restore,
 )
-from lossbook._pairs import check_embeddings, log_sum_exp, over_rows, unit
+from lossbook._pairs import check_embeddings, inner, log_sum_exp, over_rows, unit
+from lossbook.representation.contrastive._batch import check_labels
 
 __all__ = [
     "MemoryBank",
@@ -167,7 +168,7 @@ def cosine_neighbors(
     """
     require(temperature > 0, "temperature", temperature, "positive")
     h, g = _pair(embeddings, others, "embeddings")
-    return _without_itself(unit(h) / temperature @ unit(g).T, others)
+    return _without_itself(inner(unit(h) / temperature, unit(g)), others)
 
 
 def gaussian_neighbors(
@@ -538,7 +539,7 @@ def instance_nce_loss(
     check_reduction(reduction)
     u, directions = unit(h) / temperature, unit(w.flatten(0, -2)).view_as(w)
     right = (u * unit(g)).sum(1)
-    wrong = u @ directions.T if shared else (directions @ u[:, :, None]).squeeze(2)
+    wrong = inner(u, directions) if shared else inner(directions, u[:, None]).squeeze(2)
     count = math.log(w.shape[-2] / number)  # of draws that an instance expects
     if log_partition is None:
         log_partition = _log_partition(wrong, number)
@@ -630,9 +631,7 @@ class MemoryBank(nn.Module):
             TypeError: on embeddings or an index of the wrong dtype.
         """
         h = check_embeddings(embeddings, "embeddings")
-        if not isinstance(index, Tensor) or index.dtype != torch.int64:
-            raise TypeError(f"index must be an int64 tensor, got {getattr(index, 'dtype', index)}")
-        require_shape(index, tuple(h.shape[:1]), "index")
+        check_labels(index, len(h), "index")
         require(
             h.shape[1] == self.rows.shape[1],
             "the shape of embeddings", tuple(h.shape), f"(N, {self.rows.shape[1]})",
@@ -660,7 +659,7 @@ class MemoryBank(nn.Module):
     def _estimate(self, u: Tensor, own: Tensor) -> Tensor:
         number, temperature = len(self.rows), self.temperature
         noise = self.rows[torch.randint(number, (self.noise or 0,), device=u.device)].to(u.dtype)
-        first = _log_partition(u @ noise.T / temperature, number)
+        first = _log_partition(inner(u, noise) / temperature, number)
         log_partition = torch.where(self.log_partition.isnan(), first, self.log_partition)
         if self.training:
             self.log_partition = log_partition

@@ -25,6 +25,7 @@ from lossbook._contract import (
 )
 from lossbook._distributed import reduce_everywhere, total
 from lossbook._pairs import check_embeddings, inner, over_rows, unit
+from lossbook.representation.contrastive._batch import check_labels
 from lossbook.representation.contrastive.infonce import nt_xent_loss
 
 __all__ = [
@@ -247,9 +248,7 @@ def _members(embeddings: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Who belongs to which class, (N, C), after all checks."""
     x = check_embeddings(embeddings, "embeddings")
     require(classes >= 1, "classes", classes, "at least 1")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"labels must be an int64 tensor, got {getattr(labels, 'dtype', labels)}")
-    require_shape(labels, (len(x),), "labels")
+    check_labels(labels, len(x))
     if is_concrete(labels):
         present = set(labels.tolist())
         require(
@@ -282,7 +281,7 @@ def center_divergence(embeddings: Tensor, labels: Tensor, *, classes: int) -> Te
     require(classes >= 2, "classes", classes, "at least 2")
     mu = promote(class_centers(embeddings, labels, classes=classes))
     itself = torch.eye(classes, dtype=torch.bool, device=mu.device)
-    return restore((mu @ mu.mT).masked_fill(itself, -2).amax(), embeddings.dtype)
+    return restore(inner(mu, mu).masked_fill(itself, -2).amax(), embeddings.dtype)
 
 
 def nearest_center_error(embeddings: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
@@ -309,13 +308,11 @@ def nearest_center_error(embeddings: Tensor, labels: Tensor, centers: Tensor) ->
     u = unit(check_embeddings(embeddings, "embeddings"))
     mu = check_embeddings(centers, "centers", "(C, D)")
     require_shape(centers, (len(centers), u.shape[1]), "centers")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"labels must be an int64 tensor, got {getattr(labels, 'dtype', labels)}")
-    require_shape(labels, (len(u),), "labels")
+    check_labels(labels, len(u))
     if is_concrete(labels):
         within = bool(((labels >= 0) & (labels < len(mu))).all())
         require(within, "labels", labels, f"0 to {len(mu) - 1}")
-    scores = u @ mu.mT - mu.square().sum(1) / 2  # largest where the distance is smallest
+    scores = inner(u, mu) - mu.square().sum(1) / 2  # largest where the distance is smallest
     return restore((scores.argmax(1) != labels).to(u.dtype).mean(), embeddings.dtype)
 
 
