@@ -96,11 +96,12 @@ def performance() -> str:
         result = json.loads(file.read_text())
         machine = result["machine"]
         sections.append(f"## {machine['device']}\n\n{_described(machine)}\n")
-        for part, rows in result["parts"].items():
-            if part == "parity":
-                sections.append(parity(rows))
-            else:
-                sections += [benchmark(row) for row in rows]
+        parts = result["parts"]
+        sections += [
+            benchmark(row) for part in sorted({*parts} - {"parity"}) for row in parts[part]
+        ]
+        if "parity" in parts:
+            sections.append(parity(parts["parity"]))
     return "\n".join(sections)
 
 

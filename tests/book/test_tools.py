@@ -256,11 +256,12 @@ def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: 
         "tolerances": {"float32": 1e-5, "bfloat16": 1e-2},
     }
     machine = {"device": "A", "cpu": "A", "torch": "2", "python": "3", "threads": 2, "date": "D"}
-    result = {"machine": machine, "parts": {"bench_sum": [row], "parity": [parity]}}
+    result = {"machine": machine, "parts": {"parity": [parity], "bench_sum": [row]}}
     (tmp_path / "a.json").write_text(json.dumps(result))
     (tmp_path / "b.json").write_text(json.dumps(result | {"machine": machine | {"device": "B"}}))
     text = pages.performance()
     assert text.index("## A\n") < text.index("### Sum of numbers") < text.index("## B\n")
+    assert text.index("### Sum of numbers") < text.index("### Agreement")  # whichever ran first
     text = text.replace("\N{NO-BREAK SPACE}", " ")
     assert "| lossbook | 500 ms |  | 10 MB | 1·10⁻⁷ |" in text
     assert "| exact | 2.00 s | 0.25 | 100 MB | 1·10⁻⁷ |" in text
