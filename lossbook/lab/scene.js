@@ -6,6 +6,7 @@
   const outputs = [...figure.querySelectorAll("[data-output]")];
   const readout = figure.querySelector("[data-readout]");
   const svg = figure.querySelector("svg[data-scene]");
+  const handle = svg.querySelector("[data-handle]");
   const layer = svg.querySelector("[data-items]");
   const flat = spec.dimension === 2;
   const middle = svg.viewBox.baseVal.width / 2;
@@ -154,9 +155,18 @@
     const sorted = [...items].sort((one, other) => one.depth - other.depth);
     if (sorted.some((one, i) => one !== items[i])) layer.append(...sorted.map(({ element }) => element));
     items = sorted;
+    drawHandle(project);
     drawFrame(project);
     drawAxes(project);
     svg.dataset.view = `${azimuth} ${elevation}`;
+  }
+
+  // The ring that the reader drags stands where its two sliders say.
+  function drawHandle(project) {
+    if (!handle) return;
+    const [x, y] = project(place(spec.drag.map(({ control, stops }) => stops[position(control)])));
+    handle.setAttribute("cx", x.toFixed(3));
+    handle.setAttribute("cy", y.toFixed(3));
   }
 
   function drawFrame(project) {
@@ -228,6 +238,45 @@
     svg.addEventListener("dblclick", () => { [azimuth, elevation] = spec.view; draw(); });
   }
 
+  // Moves the two sliders of the ring to the stops nearest to the pointer, or one on with an arrow key. A finger
+  // must take the ring itself, so that it can scroll the page everywhere else.
+  function grab() {
+    let pointer = null;
+    const go = (k, stop) => {
+      const { control, stops } = spec.drag[k];
+      inputs[control].value = Math.min(Math.max(stop, 0), stops.length - 1);
+    };
+    const reach = (event) => {
+      const box = svg.getBoundingClientRect();
+      const [right, down] = [event.clientX - box.left, event.clientY - box.top].map((pixels) =>
+        (pixels / box.width) * 2 * middle - middle);
+      [right, -down].forEach((drawn, k) => {
+        const target = drawn / spec.unit / spec.scale[k] + spec.center[k];
+        const gaps = spec.drag[k].stops.map((stop) => Math.abs(stop - target));
+        go(k, gaps.indexOf(Math.min(...gaps)));
+      });
+      settle();
+    };
+    svg.addEventListener("pointerdown", (event) => {
+      if (!event.isPrimary || event.button) return;
+      if (event.pointerType === "touch" && event.target !== handle) return;
+      pointer = event.pointerId;
+      svg.setPointerCapture(pointer);
+      svg.classList.add("dragging");
+      reach(event);
+    });
+    svg.addEventListener("pointermove", (event) => { if (event.pointerId === pointer) reach(event); });
+    for (const end of ["pointerup", "pointercancel"])
+      svg.addEventListener(end, () => { pointer = null; svg.classList.remove("dragging"); });
+    svg.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 1], ArrowDown: [1, -1] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      go(step[0], position(spec.drag[step[0]].control) + step[1]);
+      settle();
+    });
+  }
+
   // Walks through the stops of the first control, at a calm pace where the reader wants little motion.
   function play(button) {
     const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -261,6 +310,7 @@
 
   inputs.forEach((input) => input.addEventListener("input", settle));
   if (!flat) follow();
+  if (handle) grab();
   const button = figure.querySelector("[data-play]");
   if (button) play(button);
   settle();

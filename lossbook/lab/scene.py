@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -87,6 +88,7 @@ class Scene:
     axes: tuple[str, ...]
     view: tuple[float, float]
     readouts: SceneFunction | None
+    drag: tuple[str, ...]
     play: bool
     alt: str
     question: str
@@ -194,6 +196,10 @@ class Scene:
             return self._points(self.start()).shape[1]
         return self._call("lines", self.start())[0].shape[1]
 
+    def _handle(self, settings: Settings) -> Tensor:
+        """Where the point that the reader drags stands: the values of its two sliders."""
+        return torch.tensor([settings[name] for name in self.drag], dtype=torch.float64)
+
     # --- the four parts at every stop, as tables
 
     @cached_property
@@ -243,6 +249,8 @@ class Scene:
             parts = tables["surface"].split([a, b, a * b], 1)
             ends = [(part[part.isfinite()].min(), part[part.isfinite()].max()) for part in parts]
             rows.append(torch.tensor(ends, dtype=torch.float64).T)
+        if self.drag:
+            rows.append(torch.stack([*map(self._handle, combinations(self.controls, self.drag))]))
         every = torch.nn.functional.pad(torch.cat(rows), (0, 3 - d))
         every = every[every.isfinite().all(1)]
         if self.sphere or self.circle:
@@ -350,6 +358,9 @@ class Scene:
             axes.add_collection(
                 PathCollection(paths, facecolors=faces, edgecolors=edges, linewidths=widths)
             )
+        if self.drag:
+            x, y, _ = self._project(self._place(self._handle(settings)), view).tolist()
+            axes.plot([x], [y], "o", ms=13, mfc="none", mec=plots._INK)
         for text, x, y in self._texts(view):
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color=plots._INK)
         for group, label in enumerate(self.labels):
@@ -501,6 +512,10 @@ class Scene:
             "frame": frame,
             "axes": self._marks,
             "readouts": [*self._readouts(self.start())],
+            "drag": [
+                {"control": names.index(name), "stops": self.controls[name].stops}
+                for name in self.drag
+            ],
             "surface": surface
             and {
                 "shape": surface[2].shape,
@@ -517,7 +532,14 @@ class Scene:
         script = files.joinpath("scene.js").read_text().replace("FIGURE", identity)
         style = "".join(files.joinpath(f"{name}.css").read_text() for name in ("explore", "scene"))
         turns = self._dimension == 3
-        alt = self.alt + (" Arrow keys turn it." if turns else "")
+        hint = (
+            "Drag, or use the arrow keys, to turn it; double-click to turn it back."
+            if turns
+            else ""
+        )
+        if self.drag:
+            hint = "Drag the ring, or move it with the arrow keys."
+        alt = f"{self.alt} {hint}".strip()
         outline = (
             f'<circle class="outline" cx="{_SIZE / 2}" cy="{_SIZE / 2}" '
             f'r="{self._unit * float(self._space.scale[0]):.2f}"/>'
@@ -535,17 +557,15 @@ class Scene:
                 else "",
                 "</div>",
                 f'<svg data-scene viewBox="0 0 {_SIZE} {_SIZE}" role="img" '
-                f'{"tabindex=0 " if turns else ""}aria-label="{html.escape(alt, quote=True)}">',
+                f'{"tabindex=0 " if hint else ""}aria-label="{html.escape(alt, quote=True)}">',
                 outline if self._round else "",
-                '<path class="behind"/><g data-items></g><path class="before"/><g data-axes></g></svg>',
+                '<path class="behind"/><g data-items></g><path class="before"/><g data-axes></g>',
+                '<circle data-handle r="10"/></svg>' if self.drag else "</svg>",
                 f'<div class="legend">{"".join(map(self._legend, range(len(self.labels))))}</div>',
                 '<div class="readout" data-readout aria-live="polite"></div>'
                 if self.readouts
                 else "",
-                '<div class="hint">Drag, or use the arrow keys, to turn it; double-click to turn it back.'
-                "</div>"
-                if turns
-                else "",
+                f'<div class="hint">{hint}</div>' if hint else "",
                 f"<figcaption>{html.escape(self.question)}</figcaption>" if self.question else "",
                 f'<script type="application/json">{json.dumps(self._specification())}</script>',
                 f"<script>{script}</script>",
@@ -579,6 +599,7 @@ def scene(
     axes: Sequence[str] = (),
     view: tuple[float, float] = (35.0, 20.0),
     readouts: SceneFunction | None = None,
+    drag: Sequence[str] = (),
     play: bool = False,
     question: str = "",
 ) -> Scene:
@@ -604,6 +625,8 @@ def scene(
         axes: the labels of x, y (and z), to draw a box with its limits.
         view: azimuth and elevation in degrees from which a scene in space is first seen.
         readouts: gives numbers by name, shown under the scene.
+        drag: in the plane, the names of two sliders whose increasing stops are places along x and along y: a
+            ring shows where they stand, and dragging it moves both.
         play: add a button that walks through the stops of the first control.
         question: what to find out by moving it.
 
@@ -633,7 +656,7 @@ def scene(
     figure = Scene(
         name, points, groups, tuple(labels), dict(controls), lines,
         None if line_groups is None else tuple(line_groups), surface, sphere, circle, tuple(axes),
-        view, readouts, play, alt, question,
+        view, readouts, tuple(drag), play, alt, question,
     )  # fmt: skip
     for part in _PARTS:
         figure._check_parameters(part)
@@ -641,9 +664,19 @@ def scene(
         raise ValueError("a surface stretches its axes, so it goes with neither sphere nor circle")
     if sphere and figure._dimension == 2:
         raise ValueError("sphere needs (N, 3) points; in the plane there is circle")
+    if drag:
+        stops = [controls[name].stops for name in {*drag} & set(controls)]
+        if len(drag) != 2 or len(stops) != 2 or not all(map(_rising, stops)):
+            raise ValueError(f"drag must name two sliders with increasing stops; got {tuple(drag)}")
+        if figure._dimension == 3:
+            raise ValueError("drag is for the plane: its points or lines must have two coordinates")
     if axes and len(axes) != figure._dimension:
         raise ValueError(f"axes must have {figure._dimension} labels; got {len(axes)}")
     return figure
+
+
+def _rising(stops: Sequence[float | str]) -> bool:
+    return all(isinstance(a, float) and isinstance(b, float) and a < b for a, b in pairwise(stops))
 
 
 def _color(group: int) -> str:

@@ -522,6 +522,9 @@ def explore_scene(figure: Locator, name: str) -> None:
         assert len({one.settings[control["name"]] for one in looks}) > 1
         assert len(pictures) > 1, f"{control['name']} changes nothing"
 
+    if specification["drag"]:
+        drag_the_ring(figure, specification, now)
+        return
     before, picture = now(), items.inner_html()
     drag(figure, 60, -25)
     after = now()
@@ -545,6 +548,62 @@ def explore_scene(figure: Locator, name: str) -> None:
         turned = now().view
     svg.dblclick()
     assert now().view == specification["view"]
+
+
+def drag_the_ring(figure: Locator, specification: dict, now: Callable[[], Look]) -> None:
+    """Take a scene's ring with the mouse and with the keys, and see where it and its sliders go."""
+    svg, mouse = figure.locator("svg[data-scene]"), figure.page.mouse
+    ring = svg.locator("[data-handle]")
+    sliders = [
+        figure.locator("[data-control]").nth(one["control"]) for one in specification["drag"]
+    ]
+    stops = [torch.tensor(one["stops"]).double() for one in specification["drag"]]
+
+    def positions() -> list[int]:
+        """The sliders' positions, after the ring and the texts have been seen to agree with them."""
+        found = [int(slider.input_value()) for slider in sliders]
+        drawn = [float(ring.get_attribute(name)) for name in ("cx", "cy")]
+        place = torch.stack([s[i] for s, i in zip(stops, found, strict=True)])
+        expected = projected(place[None], specification["view"], specification)[0]
+        assert drawn == pytest.approx(expected.tolist(), abs=2e-3)
+        shown = now().settings
+        for one, i in zip(specification["drag"], found, strict=True):
+            control = specification["controls"][one["control"]]
+            assert shown[control["name"]] == control["shown"][i]
+        return found
+
+    svg.scroll_into_view_if_needed()
+    box = svg.bounding_box()
+    per_unit = box["width"] / 400
+    corners = torch.cartesian_prod(*(s[[0, -1]] for s in stops))
+    on_screen = per_unit * projected(corners, specification["view"], specification)
+    (left, top), (right, bottom) = on_screen.amin(0).tolist(), on_screen.amax(0).tolist()
+    places = [(0.9, 0.2), (0.15, 0.7), (0, 1)]  # as shares of the rectangle of the stops
+    mouse.move(box["x"] + (left + right) / 2, box["y"] + (top + bottom) / 2)
+    mouse.down()
+    for across, down in places:
+        x, y = left + across * (right - left), top + down * (bottom - top)
+        mouse.move(box["x"] + x, box["y"] + y, steps=3)
+        drawn = torch.tensor([x, y]).double() / per_unit
+        origin = torch.tensor([200.0, 200.0]).double()
+        center, scale = (torch.tensor(specification[k][:2]).double() for k in ("center", "scale"))
+        target = (drawn - origin) * torch.tensor([1, -1]) / specification["unit"] / scale + center
+        nearest = [int((s - t).abs().argmin()) for s, t in zip(stops, target, strict=True)]
+        assert positions() == nearest
+    mouse.up()
+    mouse.move(box["x"] + (left + right) / 2, box["y"] + top)
+    assert positions() == nearest  # let go
+    svg.focus()
+    for key, k, step in (
+        ("ArrowRight", 0, 1),
+        ("ArrowUp", 1, 1),
+        ("ArrowLeft", 0, -1),
+        ("ArrowDown", 1, -1),
+    ):
+        wanted = positions()
+        wanted[k] = min(max(wanted[k] + step, 0), len(stops[k]) - 1)
+        svg.press(key)
+        assert positions() == wanted
 
 
 ARROWS = {"ArrowRight": (-5, 0), "ArrowUp": (0, -5), "ArrowLeft": (5, 0), "ArrowDown": (0, 5)}
@@ -598,6 +657,18 @@ PLANE = explore.scene(
     axes=["x", "y"],
     alt="Five points in a plane",
 )
+RING = explore.scene(
+    "toy",
+    points=lambda across, up: torch.tensor([[across, up], [-across, up]]),
+    groups=torch.tensor([0, 1]),
+    labels=["a", "b"],
+    controls={
+        "up": explore.slider("up", torch.linspace(0, 2, 9), 1.0),
+        "across": explore.slider("across", torch.linspace(-1, 2, 7), 0.5),
+    },
+    drag=("across", "up"),
+    alt="A point and its mirror image",
+)
 GROUND = explore.scene(
     "toy",
     surface=saddle,
@@ -611,6 +682,11 @@ GROUND = explore.scene(
 def toy_scene(settings: dict[str, str]) -> Tensor:
     (time,) = (t for t in torch.linspace(0, 1, 7).tolist() if f"{t:.4g}" == settings["time"])
     return corners(time, settings.get("form", "even"))
+
+
+def mirrored(settings: dict[str, str]) -> Tensor:
+    across, up = float(settings["across"]), float(settings["up"])
+    return torch.tensor([[across, up], [-across, up]])
 
 
 @contextmanager
@@ -631,6 +707,7 @@ def html_of(scene: explore.Scene) -> str:
     [
         (SPACE, toy_scene),
         (PLANE, lambda settings: toy_scene(settings)[:, :2]),
+        (RING, lambda settings: mirrored(settings)),
         (GROUND, lambda _: torch.zeros(0, 3)),
     ],
 )
@@ -679,6 +756,50 @@ def test_a_broken_scene_is_seen(
         pytest.raises(AssertionError),
     ):
         explore_scene(figure, "toy")
+
+
+@pytest.mark.parametrize(
+    ("original", "broken"),
+    [
+        ("[right, -down]", "[right, down]"),
+        ("gaps.indexOf(Math.min(", "gaps.indexOf(Math.max("),
+        ("/ spec.scale[k] + spec.center[k]", "/ spec.scale[k]"),
+        ("if (event.pointerId === pointer) reach(event)", "reach(event)"),
+        ('handle.setAttribute("cy", y', 'handle.setAttribute("cy", x'),
+        ("ArrowUp: [1, 1]", "ArrowUp: [1, -1]"),
+        ("Math.max(stop, 0)", "Math.max(stop, 1)"),
+        ("settle();\n    };\n    svg", "};\n    svg"),
+    ],
+)
+def test_a_broken_ring_is_seen(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: str, broken: str
+) -> None:
+    monkeypatch.setitem(SCENES, "toy", mirrored)
+    html = html_of(RING)
+    assert original in html
+    with (
+        toy_page(browser, tmp_path, html.replace(original, broken)) as (_, figure),
+        pytest.raises(AssertionError),
+    ):
+        explore_scene(figure, "toy")
+
+
+def test_a_finger_takes_the_ring_and_scrolls_elsewhere(browser: Browser, tmp_path: Path) -> None:
+    with toy_page(browser, tmp_path, html_of(RING)) as (_, figure):
+        svg, ring = figure.locator("svg[data-scene]"), figure.locator("[data-handle]")
+        expect(ring).to_have_css("touch-action", "none")
+        expect(svg).to_have_css("touch-action", "pan-y")
+        box = svg.bounding_box()
+        finger = {"pointerId": 7, "pointerType": "touch", "isPrimary": True, "button": 0, "bubbles": True,
+                  "clientX": box["x"] + box["width"] - 5, "clientY": box["y"] + 5}  # fmt: skip
+        across = figure.locator("[data-control]").nth(1)
+        figure.evaluate(
+            "(f) => { f.querySelector('svg[data-scene]').setPointerCapture = () => {}; }"
+        )
+        svg.dispatch_event("pointerdown", finger)
+        assert across.input_value() == "3"
+        ring.dispatch_event("pointerdown", finger)
+        assert across.input_value() == "6"
 
 
 def drawn_shapes(figure: Locator, tag: str) -> Tensor:

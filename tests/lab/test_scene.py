@@ -77,6 +77,10 @@ def landscape(**changes: Any) -> explore.Scene:
     return explore.scene("bowl", **(settings | changes))
 
 
+RISING = {name: explore.slider(name, [0.0, 1.0, 3.0], 1.0) for name in ("time", "form")}
+FALLING = RISING | {"form": explore.slider("form", [1.0, 0.5], 1.0)}
+
+
 def flat(**changes: Any) -> explore.Scene:
     settings = {
         "points": lambda time: points("wide", time)[:, :2],
@@ -163,6 +167,13 @@ def test_values_carry_no_gradient() -> None:
         ({"surface": heights, "sphere": True}, "neither sphere nor circle"),
         ({"points": lambda: PLACES[:, :2], "lines": None, "sphere": True}, "sphere needs"),
         ({"axes": ["x", "y"]}, "axes must have 3 labels; got 2"),
+        ({"drag": ["time"]}, r"drag must name two sliders with increasing stops; got \('time',\)"),
+        ({"drag": ["time", "time"]}, "drag must name two sliders"),
+        ({"drag": ["time", "form"]}, "drag must name two sliders"),
+        ({"drag": ["time", "other"]}, "drag must name two sliders"),
+        ({"controls": FALLING, "drag": ["time", "form"]}, "drag must name two sliders"),
+        ({"controls": RISING, "drag": ["time", "form"], "points": None, "groups": None,
+          "readouts": None}, "drag is for the plane"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
@@ -292,10 +303,13 @@ def test_a_surface_fills_the_box_of_its_axes() -> None:
             assert ((end - start).abs() > 0.1).nonzero().flatten().tolist() == [axis]
 
 
+TURN = "Drag, or use the arrow keys, to turn it; double-click to turn it back."
+
+
 def test_the_page_says_in_words_what_it_shows() -> None:
     page = soup(figure())
     (svg,) = page.select('svg[role="img"]')
-    assert svg["aria-label"] == 'Five points in "space" Arrow keys turn it.' and svg["tabindex"]
+    assert svg["aria-label"] == f'Five points in "space" {TURN}' and svg["tabindex"]
     assert all(s.get("role") or s.get("aria-hidden") == "true" for s in page.find_all("svg"))
     assert page.figcaption.get_text() == "Which is < the other?"
     legend = [span.get_text() for span in page.select(".legend > span")]
@@ -309,6 +323,28 @@ def test_a_flat_scene_is_not_for_turning() -> None:
     assert "tabindex" not in svg.attrs and svg["aria-label"] == 'Five points in "space"'
     assert not soup(flat()).select(".hint")
     assert specification(flat())["view"] == [-90, 90]
+
+
+def test_a_ring_stands_where_its_two_sliders_say_and_always_in_the_picture() -> None:
+    across = explore.slider("across", [-9.0, 0.0, 2.0], 0.0)
+    up = explore.slider("up", [1.0, 1.5], 1.5)
+    scene = flat(
+        controls=CONTROLS | {"across": across, "up": up}, drag=("across", "up"), circle=False
+    )
+    page, spec = soup(scene), specification(scene)
+    assert len(page.select("svg[data-scene] circle[data-handle]")) == 1
+    assert page.select_one("svg[data-scene]")["tabindex"] and "ring" in page.select(".hint")[0].text
+    assert spec["drag"] == [
+        {"control": 2, "stops": [-9.0, 0.0, 2.0]},
+        {"control": 3, "stops": [1.0, 1.5]},
+    ]
+    assert float(scene._space.low[0]) == -9
+    picture = scene._picture(scene.start())
+    (ring,) = (line for line in picture.axes[0].lines if line.get_markersize() == 13)
+    drawn = torch.tensor([ring.get_xdata()[0], ring.get_ydata()[0]])
+    placed = (torch.tensor([0.0, 1.5]) - scene._space.center[:2]) * scene._space.scale[:2]
+    torch.testing.assert_close(drawn.double(), 200 + scene._unit * placed * torch.tensor([1, -1]))
+    plt.close(picture)
 
 
 def test_a_group_beyond_the_palette_is_hollow() -> None:
