@@ -17,7 +17,6 @@ from lossbook.classification import (
     bootstrap_interval,
     brier_decomposition,
     brier_loss,
-    calibration,
     calibration_error,
     classwise_calibration_error,
     conformal_quantile,
@@ -44,6 +43,7 @@ from lossbook.classification import (
     spherical_loss,
     top_label,
 )
+from lossbook.classification.calibration import measurement
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -262,7 +262,7 @@ def test_error_of_the_predicted_class(monkeypatch: pytest.MonkeyPatch) -> None:
     for norm in ("l1", "l2", "max"):
         error = expected_calibration_error(z, y, norm=norm)
         assert error.item() == pytest.approx(binned(c, a, 15, norm), abs=1e-12)
-    monkeypatch.setattr(calibration, "_CHUNK", 6 * 7)  # parts of 7 rows
+    monkeypatch.setattr(measurement, "_CHUNK", 6 * 7)  # parts of 7 rows
     assert all(torch.equal(x, w) for x, w in zip(top_label(z, y), whole, strict=True))
     half = expected_calibration_error(z.bfloat16(), y)
     assert half.item() == pytest.approx(binned(c, a, 15, "l1"), abs=1e-2)
