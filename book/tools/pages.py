@@ -15,7 +15,6 @@ from lossbook.lab import claims, papers
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 LEDGER = ROOT / "_build" / "claims" / "small"
-ORDER = ("contradicted", "not at this scale", "reproduced")
 
 HEADER = """# Claims ledger
 
@@ -32,16 +31,16 @@ the order of the batches and in what is drawn at random; the split of the data i
 
 def ledger() -> str:
     atlas = papers.load()
-    tried = [p for p in atlas.values() if p.verdict in ORDER]
+    tried = [p for p in atlas.values() if p.verdict in papers.MEASURED]
     missing = [p.key for p in tried if not (LEDGER / f"{p.key}.json").exists()]
     if missing:
         raise SystemExit(f"no recorded run for {', '.join(missing)}: execute their chapters first")
     totals = Counter(p.verdict for p in tried)
     waiting = len(atlas) - len(tried)
     sections = [HEADER, "| verdict | papers |", "|---|---|"]
-    sections += [f"| {verdict} | {totals[verdict]} |" for verdict in ORDER]
+    sections += [f"| {verdict} | {totals[verdict]} |" for verdict in papers.MEASURED]
     sections += [f"| not tried yet, or without an experiment | {waiting} |", ""]
-    for verdict in ORDER:
+    for verdict in papers.MEASURED:
         chosen = [p for p in tried if p.verdict == verdict]
         if chosen:
             sections.append(f"## {verdict.capitalize()}\n")
@@ -52,7 +51,7 @@ def ledger() -> str:
 def entry(paper: papers.Paper, run: dict[str, Any]) -> str:
     """One claim: what the paper says, what was tested, what was measured."""
     lines = [
-        f"### {paper.title}\n",
+        f"(claim-{paper.key})=\n### {paper.title}\n",
         f"{{cite:t}}`{paper.key}`, in {{doc}}`/{chapter(paper)}`\n",
         f"*The paper:* {paper.claim}\n",
         f"*Tested here:* {run['statement']}\n",

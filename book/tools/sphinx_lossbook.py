@@ -4,6 +4,7 @@
 * The public address of the repository is read from ``pyproject.toml``, where alone it stands.
 * ``{colab}`` draws the badge that opens the chapter on Colab.
 * ``{papers}`` lists the papers of the chapter with their recorded verdicts.
+* ``{verdict}`key` `` says what came of a paper's claim and links to its entry in the claims ledger.
 * ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
 """
 
@@ -23,9 +24,10 @@ from pybtex.database import Entry
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from lossbook.lab import papers
 
@@ -93,10 +95,29 @@ class Papers(SphinxDirective):
         _, part, chapter, *_ = self.env.docname.split("/")
         rows = [p for p in papers.load().values() if (p.part, p.chapter) == (part, chapter)]
         lines = ["| paper | claim | verdict |", "|---|---|---|"]
-        lines += [f"| {{cite:t}}`{p.key}` | {p.claim} | {p.verdict} |" for p in rows]
+        for p in rows:
+            verdict = f"{{verdict}}`{p.key}`" if p.verdict in papers.MEASURED else p.verdict
+            lines.append(f"| {{cite:t}}`{p.key}` | {p.claim} | {verdict} |")
         holder = nodes.container(classes=["lossbook-papers"])
         self.state.nested_parse(StringList(lines, self.env.docname), 0, holder)
         return [holder]
+
+
+class Verdict(SphinxRole):
+    """What came of a paper's claim, linked to the entry of the ledger that has the measurements."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        self.env.note_dependency(str(ROOT / "data" / "papers.yml"))
+        link = pending_xref(
+            refdomain="std",
+            reftype="ref",
+            reftarget=f"claim-{self.text}",
+            refexplicit=True,
+            refwarn=True,
+            refdoc=self.env.docname,
+        )
+        link += nodes.inline(text=papers.load()[self.text].verdict)
+        return [link], []
 
 
 class Chapters(SphinxDirective):
@@ -167,4 +188,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("colab", Colab)
     app.add_directive("papers", Papers)
     app.add_directive("chapters", Chapters)
+    app.add_role("verdict", Verdict())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

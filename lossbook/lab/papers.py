@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 
 ROLES = ("loss", "method", "theory", "study")
-VERDICTS = ("planned", "reproduced", "not at this scale", "contradicted", "no toy experiment")
+MEASURED = ("contradicted", "not at this scale", "reproduced")
+VERDICTS = ("planned", *MEASURED, "no toy experiment")
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,18 @@ def test_the_bibliography_has_every_work(site: Path) -> None:
             assert re.sub(r"\W+", " ", title).lower() in everything.lower()
 
 
+def test_a_verdict_leads_to_its_measurements(site: Path, pages: list[Path]) -> None:
+    tables = [table for page in pages for table in read(page).select(".lossbook-papers table")]
+    links = [row.select("td:last-child a") for table in tables for row in table.select("tbody tr")]
+    ledger = read(site / "book" / "claims.html")
+    assert links and all(len(link) == 1 for link in links)
+    for (link,) in links:
+        page, anchor = link["href"].split("#")
+        entry = ledger.find(id=anchor) or pytest.fail(anchor)
+        verdict = entry.find_previous("h2").get_text().rstrip("#").lower()
+        assert page.endswith("book/claims.html") and link.get_text() == verdict
+
+
 def test_citations_say_author_and_year(pages: list[Path]) -> None:
     citations = [
         citation.get_text()

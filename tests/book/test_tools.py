@@ -226,6 +226,7 @@ def test_the_ledger_shows_contradicted_claims_first(
     text = pages.ledger()
     assert text.index("## Contradicted") < text.index("{cite:t}`b`") < text.index("## Reproduced")
     assert text.index("## Reproduced") < text.index(f"{{cite:t}}`{KEY}`")
+    assert "(claim-b)=\n### " in text
     assert "| reproduced | 1 |" in text and "without an experiment | 1 |" in text
     assert "{doc}`/chapters/part/chapter/two`" in text and "*Tested here:* Said." in text
     assert "- gap: high; difference +0.5 [+0.25, +0.75] over 5 seeds" in text
