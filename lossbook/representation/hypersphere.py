@@ -37,6 +37,7 @@ from lossbook._contract import (
     require_shape,
     restore,
 )
+from lossbook._pairs import unit
 
 __all__ = [
     "HyperbolicClassifier",
@@ -83,14 +84,6 @@ _BLOCK = 2**22  # numbers in a block of pairs
 # --- Directions -------------------------------------------------------------------------------
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Vectors (..., D) at length one; dividing by the largest entry first, no square overflows."""
-    size = x.detach().abs().amax(-1, keepdim=True)
-    x = x / torch.where(size > 0, size, 1)
-    squares = x.square().sum(-1, keepdim=True)
-    return x / torch.where(squares > 0, squares, 1).sqrt()
-
-
 def _directions(x: Tensor, name: str, shape: str = "(N, D)") -> Tensor:
     """Checks for vectors (N, D), none of them zero, promotes and normalizes them."""
     vectors = check_float(x, name)
@@ -98,7 +91,7 @@ def _directions(x: Tensor, name: str, shape: str = "(N, D)") -> Tensor:
     require(vectors.shape[1] >= 1, f"the dimension of {name}", vectors.shape[1], "at least 1")
     if is_concrete(vectors) and not bool((vectors != 0).any(1).all()):
         raise ValueError(f"{name} must not hold zero vectors: they have no direction")
-    return _unit(vectors)
+    return unit(vectors)
 
 
 def _pair(first: Tensor, second: Tensor, name: str, other: str) -> tuple[Tensor, Tensor]:
@@ -144,7 +137,7 @@ def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
         v.ndim >= 1 and v.shape[-1] == u.shape[-1],
         "the shape of second", tuple(v.shape), f"(..., {u.shape[-1]})",
     )  # fmt: skip
-    u, v = _unit(u), _unit(v)
+    u, v = unit(u), unit(v)
     apart = _root((u - v).square().sum(-1))
     angle = 2 * torch.atan2(apart, _root((u + v).square().sum(-1)))
     return restore(angle, first.dtype)
@@ -980,7 +973,7 @@ class HypoLoss(nn.Module):
         self.temperature, self.momentum = temperature, momentum
         self.variation_weight = variation_weight
         first = torch.randn(classes, dimension, generator=generator)
-        self.register_buffer("prototypes", _unit(first))
+        self.register_buffer("prototypes", unit(first))
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Scores (N, C) of embeddings (N, D): the largest is the prediction."""
