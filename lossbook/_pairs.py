@@ -32,7 +32,7 @@ def unit(h: Tensor) -> Tensor:
     return h * h.square().sum(-1, keepdim=True).clamp(min=0.5).rsqrt()
 
 
-def _at_full_precision(x: Tensor) -> AbstractContextManager[object]:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Without autocast, which would take inner products in half precision and then divide by tau."""
     if torch.amp.is_autocast_available(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
@@ -41,7 +41,7 @@ def _at_full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """All inner products a_i . b_j."""
-    with _at_full_precision(a):
+    with full_precision(a):
         return a @ b.mT
 
 
@@ -112,7 +112,7 @@ class _LogSumExp(torch.autograd.Function):
             slopes = iter(torch.autograd.grad(again, wanted, outer[0], create_graph=True))
             return next(slopes) if for_a else None, next(slopes) if for_b else None, None
         slope_a, slope_b, weights = torch.empty_like(a), torch.zeros_like(b), outer[0][:, None]
-        with _at_full_precision(a):
+        with full_precision(a):
             for block in _blocks(a, b):
                 e = inner(a[block], b).scatter_(1, skip[block], torch.finfo(a.dtype).min)
                 share = e.sub_(result[block, None]).exp_()

@@ -37,7 +37,7 @@ from lossbook._contract import (
     require_shape,
     restore,
 )
-from lossbook._pairs import unit
+from lossbook._pairs import full_precision, inner, unit
 
 __all__ = [
     "HyperbolicClassifier",
@@ -212,9 +212,9 @@ def _below(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def _log_gaussian(rows: Tensor, others: Tensor, t: float) -> Tensor:
-    exponents = torch.addmm(
-        torch.full((), -2 * t, dtype=rows.dtype, device=rows.device), rows, others.T, alpha=2 * t
-    )
+    with full_precision(rows):
+        offset = torch.full((), -2 * t, dtype=rows.dtype, device=rows.device)
+        exponents = torch.addmm(offset, rows, others.T, alpha=2 * t)
     return exponents.masked_fill(_below(rows, others), -math.inf).logsumexp((0, 1))
 
 
@@ -229,16 +229,17 @@ class _LogGaussianSum(torch.autograd.Function):
         points, size = len(x), _rows_of_a_block(x)
         top, total = x.new_full((), -math.inf), x.new_zeros(())
         pull = torch.zeros_like(x)
-        for i in range(0, points - 1, size):
-            rows, others = x[i : i + size], x[i:]
-            e = torch.addmm(x.new_full((), -2 * t), rows, others.T, alpha=2 * t)
-            e[:, : len(rows)].masked_fill_(_below(rows, rows), -math.inf)
-            before, top = top, torch.maximum(top, e.amax())
-            e, rescale = e.sub_(top).exp_(), (before - top).exp()
-            total = total * rescale + e.sum()
-            pull *= rescale
-            pull[i : i + size] += e @ others
-            pull[i:] += e.T @ rows
+        with full_precision(x):
+            for i in range(0, points - 1, size):
+                rows, others = x[i : i + size], x[i:]
+                e = torch.addmm(x.new_full((), -2 * t), rows, others.T, alpha=2 * t)
+                e[:, : len(rows)].masked_fill_(_below(rows, rows), -math.inf)
+                before, top = top, torch.maximum(top, e.amax())
+                e, rescale = e.sub_(top).exp_(), (before - top).exp()
+                total = total * rescale + e.sum()
+                pull *= rescale
+                pull[i : i + size] += e @ others
+                pull[i:] += e.T @ rows
         ctx.t = t
         ctx.save_for_backward(x, pull * (2 * t / total))
         return top + total.log()
@@ -670,7 +671,7 @@ def normalized_softmax_logits(
         "the shape of prototypes", tuple(w.shape), f"(C, {x.shape[1]})",
     )  # fmt: skip
     _check_scale(scale)
-    return restore(scale * (x @ w.to(x.dtype).T), embeddings.dtype)
+    return restore(scale * inner(x, w.to(x.dtype)), embeddings.dtype)
 
 
 def normalized_softmax_loss(
@@ -761,7 +762,7 @@ def spherical_class_means(embeddings: Tensor, target: Tensor, *, classes: int) -
     members = F.one_hot(target, classes).to(x.dtype)
     if is_concrete(members) and not bool((members.sum(0) > 0).all()):
         raise ValueError("target must hold every class at least once")
-    return restore(_directions(members.T @ x, "the class means"), embeddings.dtype)
+    return restore(_directions(inner(members.T, x.T), "the class means"), embeddings.dtype)
 
 
 # --- HYPO: one prototype for a class from all domains -------------------------------------------
@@ -818,12 +819,12 @@ def compactness_loss(
         check_target(target, z.shape, ignore_index)
         require(not target.is_floating_point(), "target", target.dtype, "int64 with domains")
         require_shape(domains, (x.shape[0],), "domains")
-        similar = (x @ x.T) / temperature
+        similar = inner(x, x) / temperature
         largest = torch.maximum(similar.amax(1, keepdim=True), total).detach()
         same_domain = (domains[:, None] == domains) & (target != ignore_index)
         others = (similar - largest).exp().where(same_domain, 0)
         other_class = (target[:, None] != torch.arange(z.shape[1], device=z.device)).to(z.dtype)
-        total = largest + ((total - largest).exp() + others @ other_class).log()
+        total = largest + ((total - largest).exp() + inner(others, other_class.T)).log()
     return expectation(
         total - z,
         target,
@@ -869,7 +870,7 @@ def dispersion_loss(
     classes = mu.shape[0]
     require(classes >= 2, "the number of prototypes", classes, "at least 2")
     itself = torch.eye(classes, dtype=torch.bool, device=mu.device)
-    z = (mu @ mu.T / temperature).masked_fill(itself, -math.inf)
+    z = (inner(mu, mu) / temperature).masked_fill(itself, -math.inf)
     losses = z.logsumexp(1) - math.log(classes - 1)
     return reduce(losses, torch.ones_like(losses), reduction, prototypes.dtype)
 
@@ -1722,5 +1723,5 @@ def hybrid_contrastive_loss(
         return (both[:number] + both[number:]) / 2
 
     by_distance = info_nce(-_distance(views[:, None], views, c).squeeze(-1))
-    losses = (1 - mix) * info_nce(angles @ angles.T) + mix * by_distance
+    losses = (1 - mix) * info_nce(inner(angles, angles)) + mix * by_distance
     return reduce(losses, torch.ones_like(losses), reduction, anchor.dtype)

@@ -16,6 +16,7 @@ from lossbook._contract import (
     require,
     require_shape,
 )
+from lossbook._pairs import inner
 
 __all__ = [
     "ReliabilityCurve",
@@ -442,7 +443,7 @@ def kernel_calibration_error(
     distance = torch.cdist(p, p, compute_mode="donot_use_mm_for_euclid_dist")
     pairs = ~torch.eye(n, dtype=torch.bool, device=p.device)
     width = bandwidth or distance.detach()[pairs].median().clamp(min=torch.finfo(p.dtype).tiny)
-    terms = (-distance / width).exp() * (residual @ residual.T)
+    terms = (-distance / width).exp() * inner(residual, residual)
     return terms[pairs].mean()
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lossbook._contract import check_float, require, require_shape, restore
+from lossbook._pairs import inner
 
 __all__ = [
     "gaussian_attention",
@@ -71,7 +72,7 @@ def _check_tokens(tokens: Tensor, name: str) -> Tensor:
 def _kernel(q: Tensor, k: Tensor) -> Tensor:
     center = k.mean(-2, keepdim=True)  # a common offset would cancel, and digits with it
     q, k = q - center, k - center
-    squares = q.square().sum(-1, True) + k.square().sum(-1).unsqueeze(-2) - 2 * q @ k.mT
+    squares = q.square().sum(-1, True) + k.square().sum(-1).unsqueeze(-2) - 2 * inner(q, k)
     return (-squares.clamp(min=0) / (2 * math.sqrt(q.shape[-1]))).exp()
 
 

@@ -21,6 +21,7 @@ from lossbook._contract import (
     require_shape,
     restore,
 )
+from lossbook._pairs import inner
 from lossbook.classification.cross_entropy import log_complement
 from lossbook.classification.softmax.maps import entmax
 
@@ -322,7 +323,7 @@ def _check_geometry(embeddings: Tensor, prototypes: Tensor) -> tuple[Tensor, Ten
 
 
 def _gap(h: Tensor, w: Tensor) -> Tensor:
-    return (h.norm(dim=1, keepdim=True) * w.norm(dim=1) - h @ w.T).clamp(min=0)
+    return (h.norm(dim=1, keepdim=True) * w.norm(dim=1) - inner(h, w)).clamp(min=0)
 
 
 def noisy_softmax_loss(
@@ -384,7 +385,7 @@ def noisy_softmax_loss(
     """
     h, w = _check_geometry(embeddings, prototypes)
     require(alpha >= 0, "alpha", alpha, "at least 0")
-    z = h @ w.T
+    z = inner(h, w)
     if bias is not None:
         require_shape(bias, (w.shape[0],), "bias")
         z = z + bias.to(z.dtype)
