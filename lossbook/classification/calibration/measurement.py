@@ -350,8 +350,8 @@ def brier_decomposition(curve: ReliabilityCurve) -> tuple[Tensor, Tensor, Tensor
 _GRID = 2**12  # intervals of the grid on which residuals are smoothed
 
 
-def _smoothed(masses: Tensor, sigma: Tensor) -> Tensor:
-    """Masses on a grid of [0, 1], spread by a Gaussian that is reflected at both ends.
+def _smoothed(masses: Tensor) -> Callable[[Tensor], Tensor]:
+    """Masses on a grid of [0, 1], to be spread by a Gaussian of given width that is reflected at both ends.
 
     To reflect is to mirror what is spread and to let it go round; going round, a convolution is a product
     of Fourier coefficients. A mass that sits on an end is its own mirror image and counts twice.
@@ -360,9 +360,13 @@ def _smoothed(masses: Tensor, sigma: Tensor) -> Tensor:
     ends[0], ends[-1] = masses[0], masses[-1]
     period = torch.cat([masses + ends, masses[1:-1].flip(0)])
     spectrum = torch.fft.rfft(period)
-    frequency = math.pi * torch.arange(len(spectrum), device=masses.device, dtype=masses.dtype)
-    damped = spectrum * torch.exp(-(frequency * sigma).square() / 2)
-    return torch.fft.irfft(damped, n=len(period))[: len(masses)]
+    exponent = -torch.arange(len(spectrum), device=masses.device, dtype=masses.dtype).square() / 2
+
+    def spread(sigma: Tensor) -> Tensor:
+        damped = spectrum * (exponent * (math.pi * sigma).square()).exp()
+        return torch.fft.irfft(damped, n=len(period))[: len(masses)]
+
+    return spread
 
 
 def smooth_calibration_error(confidences: Tensor, outcomes: Tensor) -> Tensor:
@@ -397,10 +401,11 @@ def smooth_calibration_error(confidences: Tensor, outcomes: Tensor) -> Tensor:
     index = left.long()
     masses = _sums(index, residual * (1 - right), _GRID + 1)
     masses = masses + _sums(index + 1, residual * right, _GRID + 1)
+    spread = _smoothed(masses)
     low, high = torch.zeros_like(masses[0]), torch.ones_like(masses[0])
     for _ in range(20):  # smoothing more makes the error smaller: one crossing
         sigma = (low + high) / 2
-        density = _smoothed(masses, sigma).abs()
+        density = spread(sigma).abs()
         error = density.sum() - (density[0] + density[-1]) / 2  # the trapezoidal rule
         low, high = torch.where(error > sigma, sigma, low), torch.where(error > sigma, high, sigma)
     return (low + high) / 2
