@@ -180,8 +180,9 @@ def doubly_robust_outcome(
     Given x its mean is the effect, if either the propensity e or both means :math:`\mu` are right. *Causal
     isotonic calibration* is isotonic regression of :math:`\chi` on a predictor of the effect, on held-out
     people or on predictions from cross-fitting; scikit-learn's ``IsotonicRegression`` does that.
-    :func:`reliability_curve` and :func:`debiased_calibration_error` with bins of equal mass measure
-    the calibration of effects with it.
+    :func:`~lossbook.classification.calibration.measurement.reliability_curve` and
+    :func:`~lossbook.classification.calibration.measurement.debiased_calibration_error`, with bins of equal
+    mass, measure the calibration of effects with it.
 
     Args:
         outcome: y, (N,).
