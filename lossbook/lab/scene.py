@@ -63,7 +63,7 @@ class Values(NamedTuple):
 
 
 class _Space(NamedTuple):
-    """Where the scene lies over all stops, and the map (x - center) * scale into the unit ball."""
+    """Where the scene lies over all stops, and the map (x - center) * scale into the unit ball, or square."""
 
     low: Tensor
     high: Tensor
@@ -264,7 +264,8 @@ class Scene:
         if surface is not None:
             scale = torch.tensor([1, 1, 0.62]).double() / half.where(half > 0, 1) / 1.45
         else:
-            radius = (every - center).norm(dim=1).max()
+            # In the plane nothing turns, so the drawing's square may be filled to its corners.
+            radius = half.max() if d == 2 else (every - center).norm(dim=1).max()
             scale = (1 / radius.where(radius > 0, 1)).expand(3)
         return _Space(low, high, center, scale)
 

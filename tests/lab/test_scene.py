@@ -271,6 +271,13 @@ def test_a_scene_fills_the_unit_ball_and_keeps_lengths() -> None:
     assert len(set(spec["scale"])) == 1
 
 
+def test_a_scene_in_the_plane_fills_its_square() -> None:
+    scene = flat(points=lambda: torch.tensor([[3.0, 1.0], [7.0, 2.0]]), lines=None, circle=False,
+                 groups=torch.tensor([0, 1]), labels=["first", "second"])  # fmt: skip
+    corners = placed(specification(scene), torch.tensor([[3.0, 1.0, 0.0], [7.0, 2.0, 0.0]]))
+    torch.testing.assert_close(corners, torch.tensor([[-1.0, -0.25, 0.0], [1.0, 0.25, 0.0]]))
+
+
 def test_a_sphere_is_drawn_around_the_origin_at_its_size() -> None:
     for size in (0.5, 2.0):
         scene = figure(points=lambda s=size: s * PLACES / PLACES.norm(dim=1, keepdim=True),
