@@ -141,7 +141,7 @@ def reliability_curve(
     Args:
         confidences: (N,), forecasts, N at least 1; in [0, 1] for bins of equal width.
         outcomes: (N,), what happened, 0 or 1 (or any numbers whose mean was forecast, such as
-            :func:`doubly_robust_outcome`).
+            :func:`~lossbook.classification.calibration.repair.doubly_robust_outcome`).
         bins: M, at least 1.
         scheme: "width" for bins :math:`(\frac{m-1}{M}, \frac{m}{M}]`, "mass" for bins of equally many
             forecasts; forecasts that are equal share a bin, so that fewer bins may be filled.
@@ -482,8 +482,10 @@ def bootstrap_interval(
     Raises:
         ValueError: on no data, unequal lengths, or a level or a number of resamples out of range.
 
-    Pitfall: the reflected interval of an error may reach below 0. Examples must be independent: frames of
-    one video are not.
+    Pitfall: the reflected interval of an error may reach below 0. A statistic that is unbiased already, such
+    as :func:`debiased_calibration_error`, loses a bias that it does not have: its interval lies too low, and
+    reflecting it back, from twice the estimate, covers better. Examples must be independent: frames of one
+    video are not.
     """
     require(len(data) >= 1, "the number of tensors in data", 0, "at least 1")
     size = data[0].shape[0]
