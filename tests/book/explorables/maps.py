@@ -40,13 +40,13 @@ def triangle(settings: Settings) -> Tensor:
 
 
 def two_classes(m: Tensor, alpha: float) -> Tensor:
-    """Probability of the label, slope and loss against its lead m.
+    """Probability of the label, its slope, the loss and its pull, 1 - p, against the lead m.
 
     The probability solves p^(alpha-1) - (1-p)^(alpha-1) = (alpha-1) m unless the lead is 1 / (alpha-1).
     """
     if alpha == 1:
         p = 1 / (1 + (-m).exp())
-        return torch.stack([p, p * (1 - p), (1 + (-m).exp()).log()])
+        return torch.stack([p, p * (1 - p), (1 + (-m).exp()).log(), 1 - p])
     k = alpha - 1
     low, high = torch.zeros_like(m), torch.ones_like(m)
     for _ in range(100):
@@ -57,7 +57,7 @@ def two_classes(m: Tensor, alpha: float) -> Tensor:
     p = torch.where(inside, p, (m > 0).double())
     slope = torch.where(inside, 1 / (p ** (alpha - 2) + (1 - p) ** (alpha - 2)), 0.0)
     entropy = (1 - p**alpha - (1 - p) ** alpha) / (alpha * k)
-    return torch.stack([p, slope, p * m + entropy - m])
+    return torch.stack([p, slope, p * m + entropy - m, 1 - p])
 
 
 def leads(m: Tensor, settings: Settings) -> list[Tensor]:
