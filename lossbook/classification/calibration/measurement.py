@@ -334,7 +334,7 @@ def brier_decomposition(curve: ReliabilityCurve) -> tuple[Tensor, Tensor, Tensor
 
     Pitfall: exact only where all forecasts of a bin are equal; otherwise their spread within bins, and
     its covariance with the outcome, are missing. This is the score of one event, half of the
-    :func:`brier_loss` with two classes.
+    :func:`~lossbook.classification.calibration.scores.brier_loss` with two classes.
     """
     filled = curve.counts > 0
     share = curve.counts / curve.counts.sum()

@@ -120,7 +120,8 @@ def calibration_transform(
     Source: ``bartlett2006convexity``.
 
     Pitfall: over many points the bound holds for the largest convex function below it. For convex
-    phi that is the transform itself, else (a :func:`ramp` with s = -0.5) it may not be.
+    phi that is the transform itself, else (a :func:`~lossbook.classification.surrogates.margins.ramp` with
+    s = -0.5) it may not be.
     """
     t = _check_probability(theta, "theta").detach().double()
     require(bound > 0, "bound", bound, "positive")
@@ -157,7 +158,8 @@ def psi_transform(theta: Tensor, *, phi: Callable[..., Tensor]) -> Tensor:
 
     Args:
         theta: any shape, in [0, 1].
-        phi: one of the functions of the margin in this module, by itself, but for :func:`zero_one`.
+        phi: one of the functions of the margin, by itself, but for
+            :func:`~lossbook.classification.surrogates.margins.zero_one`.
 
     Returns:
         psi(theta), in the shape and dtype of theta.
@@ -225,7 +227,8 @@ def margin_regret(
 
     .. math:: \sum_x p(x) \Bigl[ C_{\eta(x)}(f(x)) - \inf_{|g| \le B} C_{\eta(x)}(g) \Bigr]
 
-    With :func:`zero_one` it is the regret in errors, with another function that of a surrogate: the
+    With :func:`~lossbook.classification.surrogates.margins.zero_one` it is the regret in errors, with
+    another function that of a surrogate: the
     two sides of the bound that :func:`psi_transform` states.
 
     Args:
