@@ -116,6 +116,16 @@ def test_a_phone_need_not_scroll_sideways(opened: Visit) -> None:
     assert width <= PHONE["width"] + 1, culprits
 
 
+def test_a_phone_reads_tables_of_sentences_without_scrolling_them(opened: Visit) -> None:
+    opened.tab.set_viewport_size(PHONE)
+    tables = opened.tab.locator(".bd-article table:has(> colgroup):has(> thead)")
+    wide = tables.evaluate_all(
+        "(all) => all.map((t) => [t.scrollWidth, t.clientWidth, t.offsetTop])"
+    )
+    opened.tab.set_viewport_size(DESKTOP)
+    assert [table for table in wide if table[0] > table[1] or table[1] > PHONE["width"]] == []
+
+
 # The innermost elements that reach beyond the window and do not scroll inside another.
 WIDE = """() => {
   const scrolls = (box) =>

@@ -316,6 +316,7 @@ def newton_targets(scores: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Te
     :func:`grownet_loss`, the same step without the division.
 
     Example:
+        >>> from lossbook.classification import logistic
         >>> newton_targets(torch.zeros(1), logistic)  # all of class 1
         (tensor([2.]), tensor([0.2500]))
     """
