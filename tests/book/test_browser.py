@@ -717,7 +717,7 @@ def html_of(scene: explore.Scene) -> str:
     [
         (SPACE, toy_scene),
         (PLANE, lambda settings: toy_scene(settings)[:, :2]),
-        (RING, lambda settings: mirrored(settings)),
+        (RING, mirrored),
         (GROUND, lambda _: torch.zeros(0, 3)),
     ],
 )
@@ -759,7 +759,11 @@ def test_a_broken_scene_is_seen(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: str, broken: str
 ) -> None:
     monkeypatch.setitem(SCENES, "toy", toy_scene)
-    html = html_of(SPACE)
+    assert_seen(browser, tmp_path, html_of(SPACE), original, broken)
+
+
+def assert_seen(browser: Browser, tmp_path: Path, html: str, original: str, broken: str) -> None:
+    """The toy scene fails its checks once a piece of its script is exchanged."""
     assert original in html
     with (
         toy_page(browser, tmp_path, html.replace(original, broken)) as (_, figure),
@@ -785,13 +789,7 @@ def test_a_broken_ring_is_seen(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: str, broken: str
 ) -> None:
     monkeypatch.setitem(SCENES, "toy", mirrored)
-    html = html_of(RING)
-    assert original in html
-    with (
-        toy_page(browser, tmp_path, html.replace(original, broken)) as (_, figure),
-        pytest.raises(AssertionError),
-    ):
-        explore_scene(figure, "toy")
+    assert_seen(browser, tmp_path, html_of(RING), original, broken)
 
 
 def test_a_finger_takes_the_ring_and_scrolls_elsewhere(browser: Browser, tmp_path: Path) -> None:

@@ -260,8 +260,8 @@ def test_a_verdict_leads_to_its_measurements(site: Path, pages: list[Path]) -> N
     tables = [table for page in pages for table in read(page).select(".lossbook-papers table")]
     links = [row.select("td:last-child a") for table in tables for row in table.select("tbody tr")]
     ledger = read(site / "book" / "claims.html")
-    assert links and all(len(link) == 1 for link in links)
-    for (link,) in links:
+    assert any(links)  # a paper that is only planned has nothing to lead to
+    for (link,) in filter(None, links):
         page, anchor = link["href"].split("#")
         entry = ledger.find(id=anchor) or pytest.fail(anchor)
         verdict = entry.find_previous("h2").get_text().rstrip("#").lower()

@@ -12,7 +12,7 @@ from lossbook._contract import (
     require,
     restore,
 )
-from lossbook.classification.cross_entropy import cross_entropy, log_complement
+from lossbook.classification.cross_entropy import cross_entropy, halted_focal_loss, log_complement
 
 __all__ = [
     "correctness_aware_loss",
@@ -60,16 +60,14 @@ def focal_loss(
 
     Pitfall: not proper. Its softmax understates what it believes; :func:`focal_posterior` translates.
     """
-    z = check_scores(logits)
-    require(gamma >= 0, "gamma", gamma, "at least 0")
-    focus = (gamma * log_complement(z)).exp() if gamma > 0 else 1.0
-    return expectation(
-        -focus * z.log_softmax(1),
+    return halted_focal_loss(
+        logits,
         target,
+        gamma=gamma,
+        halt=1.0,
         weight=weight,
         ignore_index=ignore_index,
         reduction=reduction,
-        dtype=logits.dtype,
     )
 
 
