@@ -6,247 +6,27 @@ how inputs of that kind are made: with a target of classes, with labels that onl
 together, or with nothing but tensors to differentiate.
 """
 
-import importlib
 import inspect
 import math
-import pkgutil
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import lossbook
 from lossbook.classification import exponential, logistic, squared, squared_hinge
+from lossbook.lab.contracts import kinds
+from lossbook.lab.contracts.kinds import KINDS, C, N, kind_of
+from lossbook.lab.contracts.kinds import Subject as Case
 
 ROOT = Path(__file__).parent.parent
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-N, C = 5, 4
 
-
-def public() -> dict[str, Any]:
-    """Everything public in the parts of the book, by name."""
-    found = {}
-    for module_info in pkgutil.walk_packages(lossbook.__path__, "lossbook."):
-        if module_info.name.startswith("lossbook.lab") or module_info.name.endswith("._contract"):
-            continue
-        module = importlib.import_module(module_info.name)
-        for name in getattr(module, "__all__", []):
-            found[name] = getattr(module, name)
-    return found
-
-
-PUBLIC = public()
-
-
-LOSSES = {
-    name: thing
-    for name, thing in PUBLIC.items()
-    if name.endswith("_loss") or (name == "cross_entropy" and callable(thing))
-}
-
-
-# --- How to make inputs -----------------------------------------------------------------------
-
-
-class Kind(NamedTuple):
-    """Inputs of one kind of loss.
-
-    ``inputs`` makes the differentiable arguments from a shape (N, C, ...); ``wrong`` makes them as
-    wrong as numbers up to 1e4 can be for label 0, ``right`` the other extreme; ``extra`` gives
-    keyword arguments, of which a loss is passed those that it knows.
-    """
-
-    inputs: Callable[[torch.Size], tuple[Tensor, ...]]
-    wrong: Callable[[], tuple[Tensor, ...]]
-    extra: Callable[[Tensor], dict[str, Any]] = lambda scores: {}
-    classes: bool = True  # the target may be soft or ignored, and classes have weights
-    dense: bool = True  # inputs may have further dimensions
-    target: bool = True  # the differentiable arguments are followed by a target or labels
-    right: Callable[[], tuple[Tensor, ...]] | None = None  # by default minus ``wrong``
-    elements: bool = True  # unreduced, there is a value for each of the N rows
-
-
-def normal(shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def wrong_logits() -> Tensor:
-    """For label 0: the lowest logit, and others that differ in size and sign."""
-    return 1e4 * torch.tensor([[-1.0, 1.0, 0.5, -0.5]] * N, dtype=torch.float64)
-
-
-def wrong_embeddings() -> Tensor:
-    """Large embeddings of one class that point apart."""
-    return wrong_logits() + 5e3 * torch.randn(N, C, generator=torch.Generator().manual_seed(2))
-
-
-KEY, PROTOTYPES = torch.randn(2, C, C, generator=torch.Generator().manual_seed(1)).double()
-
-
-def holographic(embeddings: Tensor) -> dict[str, Tensor]:
-    return {"key": KEY.to(embeddings.dtype), "prototypes": PROTOTYPES.to(embeddings.dtype)}
-
-
-def cluster(rows: int = N) -> Tensor:
-    """Directions that are all but the same, of length 1e4."""
-    return 1e4 * (torch.eye(C, dtype=torch.float64)[:1] + 0.05 * spread(rows))
-
-
-def spread(rows: int = N) -> Tensor:
-    return torch.randn(rows, C, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-
-
-TEACHER = spread()
-
-
-def in_ball(shape: tuple[int, ...]) -> Tensor:
-    return 0.2 * normal(shape).tanh()
-
-
-def at_the_boundary(rows: int = N) -> Tensor:
-    """Points of the ball as far out as bfloat16 allows, in all directions."""
-    return 0.96 * torch.nn.functional.normalize(spread(rows))
-
-
-def hyperplanes(points: Tensor) -> dict[str, Tensor]:
-    offsets, normals = KEY[:2].tanh() / 5, PROTOTYPES[:2]
-    return {"offsets": offsets.to(points.dtype), "normals": normals.to(points.dtype)}
-
-
-KINDS = {
-    ("logits", "target"): Kind(lambda shape: (normal(shape),), lambda: (wrong_logits(),)),
-    ("set_logits", "target"): Kind(
-        lambda shape: (normal((*shape[:1], 3, *shape[1:])),),
-        lambda: (wrong_logits().unsqueeze(1).expand(N, 3, C).clone(),),
-        dense=False,
-    ),
-    ("logits", "adversarial_logits", "target"): Kind(
-        lambda shape: (normal(shape), normal(shape)), lambda: (wrong_logits(), -wrong_logits())
-    ),
-    ("distances", "target"): Kind(
-        lambda shape: (normal(shape).abs() + 0.1,), lambda: (1e4 - wrong_logits(),)
-    ),
-    ("embeddings", "target"): Kind(
-        lambda shape: (normal(shape),), lambda: (wrong_logits(),), holographic, dense=False
-    ),
-    ("embeddings", "labels"): Kind(
-        lambda shape: (normal(shape),), lambda: (wrong_embeddings(),), classes=False, dense=False
-    ),
-    ("scores", "target"): Kind(
-        lambda shape: (normal(shape[:1]),),
-        lambda: (torch.full((N,), 1e4, dtype=torch.float64),),
-        lambda scores: {"derivatives": torch.linspace(0, 2, scores.numel(), dtype=scores.dtype)},
-        classes=False,
-        dense=False,
-    ),
-    # Scores of hyperplanes, whose signs multiply to that of the class.
-    ("planes", "target"): Kind(
-        lambda shape: (normal(shape),),
-        lambda: (wrong_logits().abs(),),
-        classes=False,
-        dense=False,
-        right=lambda: (wrong_logits().abs() * torch.tensor([-1.0, 1.0, 1.0, 1.0]),),
-    ),
-    # Scores that a loss multiplies by about ten before it takes their exponential.
-    ("rejector", "target"): Kind(
-        lambda shape: (0.2 * normal(shape[:1]),),
-        lambda: (torch.full((N,), 1e4, dtype=torch.float64),),
-        classes=False,
-        dense=False,
-    ),
-    # What one more learner adds, to scores that are what they are.
-    ("step", "scores", "target"): Kind(
-        lambda shape: (normal(shape[:1]), normal(shape[:1])),
-        lambda: (torch.zeros(N).double(), torch.full((N,), 1e4, dtype=torch.float64)),
-        classes=False,
-        dense=False,
-    ),
-    ("embeddings",): Kind(
-        lambda shape: (normal(shape),),
-        lambda: (cluster(),),
-        classes=False,
-        dense=False,
-        target=False,
-        right=lambda: (1e4 * spread(),),
-    ),
-    ("prototypes",): Kind(
-        lambda shape: (normal(shape),),
-        lambda: (cluster(),),
-        classes=False,
-        dense=False,
-        target=False,
-        right=lambda: (1e4 * spread(),),
-    ),
-    # Of unit vectors, of any others, or of points in the ball: small ones are all three.
-    ("anchor", "positive"): Kind(
-        lambda shape: (in_ball(shape), in_ball(shape)),
-        lambda: (at_the_boundary(), at_the_boundary().flip(0)),
-        classes=False,
-        dense=False,
-        target=False,
-        right=lambda: (at_the_boundary(), at_the_boundary() * 0.9),
-    ),
-    # Two views, and the classes of what was done to further ones.
-    ("anchor", "positive", "logits", "target"): Kind(
-        lambda shape: (in_ball(shape), in_ball(shape), normal(shape)),
-        lambda: (at_the_boundary(), at_the_boundary().flip(0), wrong_logits()),
-        classes=False,
-        dense=False,
-        right=lambda: (at_the_boundary(), at_the_boundary() * 0.9, -wrong_logits()),
-    ),
-    ("learned", "supervisory"): Kind(
-        lambda shape: (normal(shape), normal(shape)),
-        lambda: (wrong_logits(), -wrong_logits()),
-        classes=False,
-        dense=False,
-        target=False,
-        right=lambda: (wrong_logits(), wrong_logits()),
-    ),
-    ("points",): Kind(
-        lambda shape: (in_ball((2 * shape[0], *shape[1:])),),
-        lambda: (at_the_boundary(2 * N),),
-        classes=False,
-        dense=False,
-        target=False,
-    ),
-    ("anchor", "positive", "labels"): Kind(
-        lambda shape: (in_ball(shape), in_ball(shape)),
-        lambda: (at_the_boundary(), at_the_boundary().flip(0)),
-        classes=False,
-        dense=False,
-        right=lambda: (at_the_boundary(), at_the_boundary() * 0.9),
-    ),
-    ("anchor", "positive", "anchor_traits", "positive_traits"): Kind(
-        lambda shape: tuple(normal(shape) for _ in range(4)),
-        lambda: (spread(), -spread(), 1e4 * spread(), cluster()),
-        classes=False,
-        dense=False,
-        target=False,
-        right=lambda: (spread(), spread(), spread(), spread()),
-    ),
-    ("real", "negative"): Kind(
-        lambda shape: (in_ball(shape), in_ball(shape)),
-        lambda: (at_the_boundary(), at_the_boundary()),
-        hyperplanes,
-        classes=False,
-        dense=False,
-        target=False,
-        elements=False,
-    ),
-    ("weight",): Kind(
-        lambda shape: (normal(shape),),
-        lambda: (wrong_logits(),),
-        classes=False,
-        dense=False,
-        target=False,
-        right=lambda: (torch.nn.functional.normalize(spread()),),
-    ),
-}
+PUBLIC = kinds.public()
+LOSSES = kinds.losses()
 
 # Further settings of hyperparameters under which the same must hold.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -270,23 +50,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "z_loss": [{"sharpness": 5.0, "offset": 0.5}],
 }
 
-# Keyword arguments that a loss requires, beyond those of its kind, made from its first input.
-REQUIRED: dict[str, Callable[[Tensor], dict[str, Any]]] = {
-    "fenchel_young_loss": lambda z: {"conjugate": partial(torch.logsumexp, dim=1)},
-    "instance_nce_loss": lambda z: {
-        "noise": KEY.to(z.dtype),
-        "number": 50,
-        "log_partition": torch.tensor(5.0, dtype=z.dtype),
-    },
-    "noisy_softmax_loss": lambda h: {
-        "noise": torch.tensor(0.7, dtype=h.dtype),
-        "prototypes": torch.eye(C, dtype=h.dtype),
-    },
-    "nspt_loss": lambda h: {"teacher": TEACHER[: h.shape[:1].numel()].to(h.dtype)},
-    "proper_loss": lambda z: {"convex": lambda p: p.square().sum(1)},
-    "vector_scaling_loss": lambda z: {"class_counts": 1.0 + torch.arange(z.shape[1:2].numel())},
-}
-
 # Losses whose unreduced value has an entry per class, each with the weight of its class.
 PER_ENTRY = {"poly_focal_loss"}
 
@@ -301,53 +64,14 @@ SATURATES = dict.fromkeys(
 )
 
 
-def positional(loss: Callable[..., Tensor]) -> tuple[str, ...]:
-    parameters = inspect.signature(loss).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-
-
-class Case(NamedTuple):
-    """A loss with a setting of its hyperparameters."""
-
-    name: str
-    loss: Callable[..., Tensor]
-    kind: Kind
-
-    def __call__(self, inputs: tuple[Tensor, ...], target: Tensor, **options: Any) -> Tensor:
-        arguments = (*inputs, target) if self.kind.target else inputs
-        return self.loss(*arguments, **self.extra(inputs[0]), **options)
-
-    def extra(self, first: Tensor) -> dict[str, Any]:
-        """Keyword arguments of its kind, as far as the loss knows them, and its own."""
-        known = inspect.signature(self.loss.func).parameters
-        of_kind = {name: x for name, x in self.kind.extra(first).items() if name in known}
-        return of_kind | REQUIRED.get(self.name, lambda _: {})(first)
-
-    @property
-    def default_reduction(self) -> str | None:
-        """None for a loss of a whole set of points, which cannot be split into examples."""
-        known = inspect.signature(self.loss.func).parameters
-        return known["reduction"].default if "reduction" in known else None
-
-    def inputs(self, *further: int) -> tuple[Tensor, ...]:
-        torch.manual_seed(0)
-        return self.kind.inputs(torch.Size((N, C, *further)))
-
-    def target(self, *further: int) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        classes = C if self.kind.classes else 2
-        return torch.randint(0, classes, (N, *further), generator=generator)
-
-
 def cases() -> list[Any]:
     found = []
     for name, loss in LOSSES.items():
-        kind = KINDS.get(positional(loss))
-        if kind is None:
+        if kind_of(loss) not in KINDS:
             continue  # test_every_loss_has_a_known_kind reports it
         for options in [{}, *VARIANTS.get(name, [])]:
             label = name + "".join(f"-{k}={getattr(v, '__name__', v)}" for k, v in options.items())
-            found.append(pytest.param(Case(name, partial(loss, **options), kind), id=label))
+            found.append(pytest.param(Case(name, loss, kind_of(loss), options), id=label))
     return found
 
 
@@ -371,9 +95,9 @@ def test_losses_are_found() -> None:
 
 def test_every_loss_has_a_known_kind() -> None:
     for name, loss in LOSSES.items():
-        assert positional(loss) in KINDS, (
-            f"{name}{inspect.signature(loss)} is a new kind of loss: add {positional(loss)}, "
-            f"its positional parameters, to KINDS in {Path(__file__).name}, with a maker of inputs"
+        assert kind_of(loss) in KINDS, (
+            f"{name}{inspect.signature(loss)} is a new kind of loss: add {kind_of(loss)!r}, "
+            f"its positional parameters, to KINDS in {kinds.__name__}, with a maker of inputs"
         )
 
 
@@ -436,7 +160,7 @@ def test_one_hot_soft_target_equals_index(case: Case) -> None:
 @every_class_case
 def test_soft_target_is_an_expectation(case: Case) -> None:
     inputs = case.inputs()
-    q = normal((N, C)).softmax(1)
+    q = torch.randn(N, C, dtype=torch.float64).softmax(1)
     expected = sum(
         q[:, k] * per_example(case(inputs, torch.full((N,), k), reduction="none")) for k in range(C)
     )
@@ -476,8 +200,8 @@ def test_all_ignored_is_zero_with_zero_gradient(case: Case) -> None:
 @every_case
 def test_empty_batch_is_as_in_torch(case: Case) -> None:
     inputs, target = tuple(x[:0] for x in case.inputs()), case.target()[:0]
-    if case.default_reduction is None or positional(case.loss.func) == ("prototypes",):
-        with pytest.raises(ValueError, match=f"number of {positional(case.loss.func)[0]}"):
+    if case.default_reduction is None or case.arguments == ("prototypes",):
+        with pytest.raises(ValueError, match=f"number of {case.arguments[0]}"):
             case(inputs, target)
         return
     assert case(inputs, target, reduction="mean").isnan()
@@ -491,7 +215,7 @@ def test_class_weights(case: Case) -> None:
     weight = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
     plain = case(inputs, target, reduction="none")
     weights = weight.expand(N, C) if case.name in PER_ENTRY else weight[target]
-    if "label_smoothing" not in str(case.loss):  # smoothing weighs every class, as torch does
+    if "label_smoothing" not in case.settings:  # smoothing weighs every class, as torch does
         torch.testing.assert_close(
             case(inputs, target, weight=weight, reduction="none"), plain * weights
         )
@@ -534,7 +258,7 @@ def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
 def test_finite_at_the_extremes(case: Case, dtype: torch.dtype) -> None:
     target = torch.zeros(N, dtype=torch.int64)
     wrong = case.kind.wrong()
-    right = tuple(1e4 + x if "distances" in positional(case.loss.func) else -x for x in wrong)
+    right = tuple(1e4 + x if "distances" in case.arguments else -x for x in wrong)
     right = case.kind.right() if case.kind.right else right
     for inputs in (wrong, right):
         leaf = leaves(inputs, dtype)
@@ -549,7 +273,7 @@ def test_badly_wrong_examples_have_a_gradient(case: Case, dtype: torch.dtype) ->
     if case.name in SATURATES:
         pytest.skip(SATURATES[case.name])
     inputs, target = leaves(case.kind.wrong(), dtype), torch.zeros(N, dtype=torch.int64)
-    if positional(case.loss.func)[-1] == "labels":
+    if case.arguments[-1] == "labels":
         target[-1] = 1  # a batch of one class alone may have nothing to learn
     value = case(inputs, target)
     assert all((g != 0).any() for g in gradients(value, inputs[:1]))
@@ -636,7 +360,7 @@ def test_no_value_is_read_on_an_accelerator(case: Case) -> None:
         for name, x in case.extra(case.inputs()[0]).items()
     }
     arguments = (*inputs, target) if case.kind.target else inputs
-    value = case.loss(*arguments, **extra, **options)
+    value = case.loss(*arguments, **{**extra, **case.settings, **options})
     gradients(value, inputs)
     assert value.shape == () and value.is_meta
 
@@ -655,7 +379,7 @@ def test_wrong_number_of_dimensions(case: Case) -> None:
 
 @every_target_loss
 def test_wrong_target_shape(case: Case) -> None:
-    name = positional(case.loss.func)[-1]
+    name = case.arguments[-1]
     with pytest.raises(ValueError, match=name):
         case(case.inputs(), case.target()[:-1])
     with pytest.raises(ValueError, match=name):
@@ -664,7 +388,7 @@ def test_wrong_target_shape(case: Case) -> None:
 
 @every_loss
 def test_rows_that_do_not_pair_up(case: Case) -> None:
-    if positional(case.loss.func) != ("anchor", "positive"):
+    if case.arguments != ("anchor", "positive"):
         pytest.skip("has no pairs")
     first, second = case.inputs()
     with pytest.raises(ValueError, match="positive"):
@@ -673,13 +397,13 @@ def test_rows_that_do_not_pair_up(case: Case) -> None:
 
 @every_loss
 def test_integer_scores(case: Case) -> None:
-    with pytest.raises(TypeError, match=positional(case.loss.func)[0]):
+    with pytest.raises(TypeError, match=case.arguments[0]):
         case(tuple(x.long() for x in case.inputs()), case.target())
 
 
 @every_target_loss
 def test_label_out_of_range(case: Case) -> None:
-    if positional(case.loss.func)[-1] == "labels":
+    if case.arguments[-1] == "labels":
         pytest.skip("knows no number of classes: any integers tell examples apart")
     for label in (-1, C):
         with pytest.raises(ValueError, match="target"):
@@ -688,7 +412,7 @@ def test_label_out_of_range(case: Case) -> None:
 
 @every_target_loss
 def test_wrong_target_dtype(case: Case) -> None:
-    name = positional(case.loss.func)[-1]
+    name = case.arguments[-1]
     if not case.kind.classes and name == "target":
         pytest.skip("any dtype can hold 0 and 1")
     with pytest.raises(TypeError, match=name):
@@ -751,7 +475,7 @@ def described(loss: Callable[..., Tensor], parameter: str) -> str:
 
 @every_loss
 def test_hyperparameters_out_of_range(case: Case) -> None:
-    loss = case.loss.func
+    loss = case.loss
     for name, parameter in inspect.signature(loss).parameters.items():
         numeric = isinstance(parameter.default, float) or "float" in str(parameter.annotation)
         if parameter.kind is not parameter.KEYWORD_ONLY or not numeric:
@@ -778,7 +502,7 @@ def bibliography() -> set[str]:
 
 @every_loss
 def test_docstring(case: Case) -> None:
-    loss = case.loss.func
+    loss = case.loss
     text = inspect.cleandoc(loss.__doc__ or "")
     for part in (".. math::", "Args:", "Returns:", "Raises:", "Pitfall: "):
         assert part in text, f"the docstring of {case.name} has no {part!r}"

@@ -47,7 +47,7 @@ def gathered() -> Iterator[Case]:
     """The losses that know how to gather, with every setting of the contract tests."""
     for parameters in test_contracts.CASES:
         case = parameters.values[0]
-        if "gather" in inspect.signature(case.loss.func).parameters:
+        if "gather" in inspect.signature(case.loss).parameters:
             yield case
 
 
@@ -120,7 +120,7 @@ def main() -> None:
             alone = compute(case, single, everything, options)
             worst = torch.tensor([error(x, y) for x, y in zip(together, alone, strict=True)])
             dist.all_reduce(worst, dist.ReduceOp.MAX)
-            results[f"{case.loss!r} {reduction}"] = {
+            results[f"{case.name} {case.settings} {reduction}"] = {
                 "loss": case.name,
                 "value": float(worst[0]),
                 "gradient": float(worst[1]),
@@ -132,7 +132,9 @@ def main() -> None:
             joined = compute(case, single, everything, unreduced)[0]
             mine = compute(case, parallel, own, {"gather": True, **unreduced})[0]
             if joined.shape[0] == rows_of(ranks - 1, ranks).stop:
-                results[f"{case.loss!r} {reduction}"]["rows"] = error(mine, joined[own])
+                results[f"{case.name} {case.settings} {reduction}"]["rows"] = error(
+                    mine, joined[own]
+                )
     for name in MODULES:
         together, alone = two_steps(name, own, True), two_steps(name, everything, False)
         worst = torch.tensor([error(x, y) for x, y in zip(together, alone, strict=True)])
