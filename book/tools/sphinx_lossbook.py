@@ -5,20 +5,23 @@
 * ``{colab}`` draws the badge that opens the chapter on Colab.
 * ``{papers}`` lists the papers of the chapter with their recorded verdicts.
 * ``{verdict}`key` `` says what came of a paper's claim and links to its entry in the claims ledger.
+* ``{item} part=classification year=2019`` holds Markdown in a block with these data attributes, for filters.
 * ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from pybtex.database import Entry
 from pybtex.plugin import register_plugin
@@ -152,6 +155,35 @@ class Chapters(SphinxDirective):
         return [*lines, ""]
 
 
+class item(nodes.General, nodes.Element):
+    """A block with data attributes."""
+
+
+class Item(SphinxDirective):
+    """Markdown in a block that carries data attributes, by which filters.js finds it."""
+
+    has_content = True
+    optional_arguments = 1
+    final_argument_whitespace = True
+    option_spec: ClassVar = {"class": directives.class_option, "name": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        pairs = (pair.partition("=") for pair in shlex.split(" ".join(self.arguments)))
+        block = item(classes=["lossbook-item", *self.options.get("class", [])])
+        block["data"] = {f"data-{name}": value for name, _, value in pairs}
+        self.add_name(block)
+        self.state.nested_parse(self.content, self.content_offset, block)
+        return [block]
+
+
+def open_item(translator: Any, node: item) -> None:
+    translator.body.append(translator.starttag(node, "div", **node["data"]))
+
+
+def close_item(translator: Any, node: item) -> None:
+    translator.body.append("</div>\n")
+
+
 class AuthorYearLabels(BaseLabelStyle):
     """Bibliography labels as the text cites: Leng et al., 2022; a letter where two would be alike."""
 
@@ -188,5 +220,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("colab", Colab)
     app.add_directive("papers", Papers)
     app.add_directive("chapters", Chapters)
+    app.add_node(item, html=(open_item, close_item))
+    app.add_directive("item", Item)
     app.add_role("verdict", Verdict())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
