@@ -6,6 +6,7 @@
 * ``{papers}`` lists the papers of the chapter with their recorded verdicts.
 * ``{verdict}`key` `` says what came of a paper's claim and links to its entry in the claims ledger.
 * ``{item} part=classification year=2019`` holds Markdown in a block with these data attributes, for filters.
+* ``{filters} .card`` with menus in YAML puts the search field and the menus for such blocks on a page.
 * ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, ClassVar
 
+import filters
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -184,6 +186,17 @@ def close_item(translator: Any, node: item) -> None:
     translator.body.append("</div>\n")
 
 
+class Filters(SphinxDirective):
+    """The search field and the menus for the elements that a CSS selector finds; see ``filters.controls``."""
+
+    has_content = True
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        menus = yaml.safe_load("\n".join(self.content))
+        return [nodes.raw("", filters.controls(self.arguments[0], menus), format="html")]
+
+
 class AuthorYearLabels(BaseLabelStyle):
     """Bibliography labels as the text cites: Leng et al., 2022; a letter where two would be alike."""
 
@@ -222,5 +235,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapters", Chapters)
     app.add_node(item, html=(open_item, close_item))
     app.add_directive("item", Item)
+    app.add_directive("filters", Filters)
     app.add_role("verdict", Verdict())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
