@@ -1,0 +1,157 @@
+"""What the literature proves about losses, `data/facts.yml`, measured."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from lossbook import classification
+from lossbook.lab.contracts import GROUPS, Contract, Finding, contract, facts, kinds
+from lossbook.lab.contracts.facts import Fact, disagreement
+
+sys.path.insert(0, str(Path(__file__).parent))
+import known
+
+ROOT = Path(__file__).parents[3]
+FACTS = facts.read(ROOT / "data" / "facts.yml")
+LOSSES = kinds.losses() | known.LOSSES
+PROPERTIES = {name for group in GROUPS.values() for name in group}
+BIBLIOGRAPHY = set(
+    re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE)
+)
+
+
+def function(name: str) -> Callable[[Tensor], Tensor]:
+    return known.FUNCTIONS.get(name) or getattr(classification, name)
+
+
+def name_of(fact: Fact) -> str:
+    return f"{fact.subject}-{fact.property}"
+
+
+@cache
+def measured(subject: str) -> Contract:
+    """The contract of a loss and its settings, with just the properties that facts speak of."""
+    alike = [fact for fact in FACTS if fact.subject == subject]
+    settings: dict[str, Any] = {
+        key: function(value) if isinstance(value, str) else value
+        for key, value in alike[0].settings.items()
+    }
+    properties = [fact.property for fact in alike]
+    return contract(LOSSES[alike[0].loss], properties=properties, **settings)
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=name_of)
+def test_the_contract_agrees_with_the_literature(fact: Fact) -> None:
+    finding = measured(fact.subject)[fact.property]
+    assert disagreement(fact, finding) == "", f"{fact.source}: {fact.note}\n{finding}"
+
+
+# --- the file
+
+
+def test_there_are_at_least_sixty_facts_and_no_two_of_the_same_thing() -> None:
+    assert len(FACTS) >= 60
+    assert len({(fact.subject, fact.property) for fact in FACTS}) == len(FACTS)
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=name_of)
+def test_every_fact_is_well_formed(fact: Fact) -> None:
+    assert fact.source in BIBLIOGRAPHY
+    assert fact.property in PROPERTIES
+    assert re.fullmatch(r"\S.{3,}\.", fact.note), "a note is a sentence or two"
+    parameters = inspect.signature(LOSSES[fact.loss]).parameters
+    for name, value in fact.settings.items():
+        default = parameters[name].default
+        assert value not in (default, getattr(default, "__name__", None)), "not a setting: default"
+        assert not isinstance(value, str) or callable(function(value))
+
+
+def test_known_losses_are_none_of_the_packages() -> None:
+    assert not set(known.LOSSES) & set(kinds.losses())
+    assert not any(hasattr(classification, name) for name in known.FUNCTIONS)
+
+
+# --- the loader
+
+
+ROW = "loss: cross_entropy, property: convex, source: a, note: N."
+
+
+def test_load_finds_the_facts_of_the_checkout_once() -> None:
+    assert facts.load() == FACTS
+    assert facts.load() is facts.load()
+
+
+def test_facts_are_found_by_loss_and_settings() -> None:
+    assert {fact.loss for fact in facts.of("focal_loss")} == {"focal_loss"}
+    assert all(fact.settings == {} for fact in facts.of("focal_loss"))
+    assert {fact.subject for fact in facts.of("focal_loss", {"gamma": "0.0"})} == {
+        "focal_loss(gamma=0.0)"
+    }
+    assert facts.of("focal_loss", {"gamma": 0.5}) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("theory: maybe", "theory must be one of holds, fails, quantity, got 'maybe'"),
+        ("theory: holds, value: 1.0", "a value needs a tolerance"),
+        ("theory: holds, tolerance: 1.0", "a value needs a tolerance"),
+        ("theory: holds, proof: none", "unexpected keyword argument 'proof'"),
+    ],
+)
+def test_a_malformed_row_is_refused(row: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "facts.yml"
+    file.write_text(f"- {{{ROW}, {row}}}")
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        facts.read(file)
+
+
+# --- what counts as agreement
+
+
+def fact(theory: str, **more: Any) -> Fact:
+    return Fact("loss", "property", theory, "source", "Note.", **more)
+
+
+@pytest.mark.parametrize(
+    ("theory", "agreeing"),
+    [
+        ("holds", {"not refuted", "measured"}),
+        ("fails", {"refuted"}),
+        ("quantity", {"not refuted", "measured"}),
+    ],
+)
+def test_a_verdict_agrees_with_the_theory_or_not(theory: str, agreeing: set[str]) -> None:
+    for verdict in ("refuted", "not refuted", "measured", "not applicable"):
+        agrees = disagreement(fact(theory), Finding(verdict, "")) == ""
+        assert agrees == (verdict in agreeing)
+
+
+def test_a_value_agrees_within_its_tolerance() -> None:
+    two = fact("holds", value=2.0, tolerance=0.1)
+    assert disagreement(two, Finding("measured", "", value=1.95)) == ""
+    assert (
+        disagreement(two, Finding("measured", "", value=2.2))
+        == "theory: 2.0 within 0.1; found: 2.2"
+    )
+    assert disagreement(two, Finding("measured", "", value=float("nan")))
+    assert disagreement(two, Finding("measured", ""))
+
+
+def test_words_must_occur_in_the_text_or_in_the_evidence() -> None:
+    says = fact("quantity", says="gamma -> 0: cross_entropy")
+    assert disagreement(says, Finding("measured", "as gamma -> 0: cross_entropy")) == ""
+    assert (
+        disagreement(says, Finding("measured", "", evidence={"gamma -> 0": "cross_entropy"})) == ""
+    )
+    assert disagreement(says, Finding("measured", "gamma -> 0: none"))
