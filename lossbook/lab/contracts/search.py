@@ -1,0 +1,192 @@
+"""Many inputs of a loss at once: its values, gradients and curvatures there, and a search for minima.
+
+A property of all inputs is tried on hundreds of them. `Landscape` makes of a loss a function of the rows of
+one matrix, whatever its kind; `descend` minimizes such a function for all rows together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from lossbook.lab.contracts.kinds import C, N, Subject
+
+SEED = 0
+Result = TypeVar("Result")
+
+
+def once(function: Callable[[Subject, int], Result]) -> Callable[[Subject, int], Result]:
+    """Remembers the latest result: the properties of one loss are examined one after another."""
+    latest: list[Any] = [None, None, None]
+
+    @functools.wraps(function)
+    def remembered(subject: Subject, trials: int) -> Result:
+        if latest[0] is not subject or latest[1] != trials:
+            latest[:] = subject, trials, function(subject, trials)
+        result: Result = latest[2]
+        return result
+
+    return remembered
+
+
+# --- Values -----------------------------------------------------------------------------------
+
+
+def row_by_row(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """The function of each row of the arguments, all at once unless it looks at its values."""
+    try:
+        return torch.func.vmap(function, randomness="same")(*arguments)
+    except Exception:  # of whatever type it is, the loop raises it again if the loss is at fault
+        return torch.stack([function(*row) for row in zip(*arguments, strict=True)])
+
+
+def per_example(subject: Subject, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    """The loss of each example, (N,); of a loss with a value for each entry, the sum over these."""
+    options = {"reduction": "none"} if subject.default_reduction is not None else {}
+    values = subject(inputs, target, **options)
+    if values.ndim == 0:  # a loss that only knows the mean
+        alone = lambda t, *x: subject(tuple(row[None] for row in x), t[None])  # noqa: E731
+        return row_by_row(alone, target, *inputs)
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+def by_example(subject: Subject) -> bool:
+    """Whether the loss is one of single examples: has a target, and does not look at the batch."""
+    if subject.arguments[-1] != "target" or subject.arguments[0] == "anchor":
+        return False
+    inputs, target = subject.inputs(), subject.target()
+    alone = [
+        per_example(subject, tuple(x[i : i + 1] for x in inputs), target[i : i + 1])
+        for i in range(len(target))
+    ]
+    return torch.allclose(torch.cat(alone), per_example(subject, inputs, target), equal_nan=True)
+
+
+def draw(subject: Subject, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Inputs of the subject's kind, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return subject.kind.inputs(torch.Size(shape))
+
+
+class Landscape(NamedTuple):
+    """A loss as a function of the rows of a matrix.
+
+    ``value`` maps points (M, D) and labels (M,) to (M,). A point is one example of a loss of single
+    examples, and else the whole of a small batch, whose labels stay what they are.
+    """
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    points: Tensor  # (M, D), ordinary inputs
+    labels: Tensor  # (M,)
+    names: tuple[str, ...]  # of the arguments that lie one after another in a row
+    admits: Callable[[Tensor], bool]  # whether the loss accepts a point (D,)
+
+
+@once
+def landscape(subject: Subject, trials: int) -> Landscape:
+    """The loss on as many points as there are trials."""
+    single = by_example(subject)
+    classes = C if subject.kind.classes else 2
+    if single:
+        inputs = draw(subject, (trials, C))
+    else:
+        inputs = draw(subject, (N * trials, C))
+        inputs = tuple(x.reshape(trials, x.shape[0] // trials, *x.shape[1:]) for x in inputs)
+    shapes = [x.shape[1:] for x in inputs]
+    sizes = [shape.numel() for shape in shapes]
+    target = subject.target()
+
+    def parts(points: Tensor) -> tuple[Tensor, ...]:
+        columns = points.split(sizes, 1)
+        return tuple(x.reshape(-1, *s) for x, s in zip(columns, shapes, strict=True))
+
+    def value(points: Tensor, labels: Tensor) -> Tensor:
+        if single:
+            return per_example(subject, parts(points), labels)
+        return row_by_row(lambda *x: subject(x, target).mean(), *parts(points))
+
+    def admits(point: Tensor) -> bool:
+        x = parts(point[None])
+        try:
+            loss = per_example(subject, x, target[:1]) if single else subject(
+                tuple(part[0] for part in x), target
+            )
+        except ValueError:
+            return False
+        return bool(loss.isfinite().all())
+
+    points = torch.cat([x.reshape(trials, -1) for x in inputs], 1)
+    names = subject.arguments[: len(inputs)]
+    return Landscape(value, points, torch.arange(trials) % classes, names, admits)
+
+
+# --- Derivatives ------------------------------------------------------------------------------
+
+
+def gradient(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """The gradient of the function of each row, (M, D); zero where it depends on nothing."""
+    leaf = points.detach().requires_grad_()
+    return _gradient(function(leaf), leaf).detach()
+
+
+def _gradient(values: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
+    if not values.requires_grad:
+        return torch.zeros_like(leaf)
+    (slope,) = torch.autograd.grad(
+        values.sum(), leaf, create_graph=create_graph, retain_graph=True, materialize_grads=True
+    )
+    return slope
+
+
+def hessian(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """The second derivatives of the function of each row, (M, D, D), made symmetric."""
+    leaf = points.detach().requires_grad_()
+    slope = _gradient(function(leaf), leaf, create_graph=True)
+    rows = [_gradient(column, leaf) for column in slope.unbind(1)]
+    matrix = torch.stack(rows, 1).detach()
+    return (matrix + matrix.mT) / 2
+
+
+# --- Minima -----------------------------------------------------------------------------------
+
+
+def descend(
+    function: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    steps: int = 300,
+    first: float = 1.0,
+    last: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """The lowest point seen from each row of starts (M, D), and the value there.
+
+    Adam with a short memory whose steps fall geometrically. As the size of a gradient does not count, it
+    goes on where slopes vanish and comes to rest at kinks; a minimum at infinity is followed for some 20
+    units.
+    """
+    x, lowest = start.clone(), start.clone()
+    least = torch.full_like(start[:, 0], torch.inf)
+    mean, square = torch.zeros_like(x), torch.zeros_like(x)
+    for step in range(steps):
+        x.requires_grad_()
+        values = function(x)
+        slope = _gradient(values, x).nan_to_num()
+        x, values = x.detach(), values.detach()
+        better = values < least
+        least = torch.where(better, values, least)
+        lowest = torch.where(better.unsqueeze(1), x, lowest)
+        mean, square = torch.lerp(mean, slope, 0.2), torch.lerp(square, slope.square(), 0.1)
+        size = (square / (1 - 0.9 ** (step + 1))).sqrt() + 1e-150
+        rate = first * (last / first) ** (step / (steps - 1))
+        x = x - rate * (mean / (1 - 0.8 ** (step + 1))) / size
+    return lowest, least
+
+
+def numbers(tensor: Tensor) -> Any:
+    """A tensor as a number, or as a list of them, for the evidence."""
+    return tensor.detach().double().tolist()
