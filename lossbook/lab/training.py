@@ -122,7 +122,7 @@ class Ensemble:
             per_seed: Whether the first dimension of ``inputs`` counts the seeds.
 
         Returns:
-            Shape ``(S, N, ...)``.
+            Shape ``(S, N, ...)``, computed where the weights are, returned where the inputs are.
         """
         if per_seed and len(inputs) != len(self):
             raise ValueError(
@@ -133,7 +133,8 @@ class Ensemble:
             return functional_call(self._skeleton, (parameters, buffers), (x,))
 
         vectorized = vmap(forward, (0, 0, 0 if per_seed else None), randomness="different")
-        return vectorized(self._stacked, self._buffers, inputs)
+        place = self.parameters()[0].device if self.parameters() else inputs.device
+        return vectorized(self._stacked, self._buffers, inputs.to(place)).to(inputs.device)
 
     def parameters(self) -> list[Tensor]:
         """The weights of all seeds, leaf tensors of shape ``(S, ...)``."""
@@ -185,8 +186,11 @@ class Ensemble:
 
 
 def predictions(ensemble: Ensemble, dataset: Dataset) -> Tensor:
-    """Outputs for a whole dataset in evaluation mode, without gradient, shape ``(S, N, ...)``."""
-    chunks = dataset.inputs.to(ensemble.parameters()[0].device).split(1024)
+    """Outputs for a whole dataset in evaluation mode, without gradient, shape ``(S, N, ...)``.
+
+    They are where the dataset is.
+    """
+    chunks = dataset.inputs.split(1024)
     training = ensemble.training
     try:
         ensemble.train(False)
@@ -214,7 +218,7 @@ def accuracy(ensemble: Ensemble, dataset: Dataset) -> Tensor:
         raise ValueError(
             f"outputs must have shape (S, N, {dataset.classes}), got {tuple(scores.shape)}"
         )
-    return (answers == dataset.labels.to(answers.device)).float().mean(dim=1)
+    return (answers == dataset.labels).float().mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
