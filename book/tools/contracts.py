@@ -175,6 +175,21 @@ def anchor(one: Contract, name: str = "") -> str:
     return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
 
 
+def line(loss: str) -> str:
+    """What was found of a loss at its defaults, in a line of reStructuredText that leads to its cards."""
+    one = load()[loss]
+    mathematical = [name for group in GROUPS if group != "numbers" for name in GROUPS[group]]
+    found = "; ".join(
+        f"{SIGNS[verdict]} {verdict}: {', '.join(names)}"
+        for verdict in ("not refuted", "refuted")
+        if (names := [name for name in mathematical if one[name].verdict == verdict])
+    )
+    cards = [
+        f":ref:`{other.title} <{anchor(other)}>`" for other in load().values() if other.loss == loss
+    ]
+    return f"Contract: {found}; evidence: {', '.join(cards)}."
+
+
 # --- the pages
 
 
@@ -330,6 +345,12 @@ def _cell(one: Contract, name: str, group: str, values: list[float]) -> str:
     )
 
 
+def brief(finding: Finding) -> str:
+    """Sign and verdict, of a measured quantity its number: ✗ refuted, ≈ 0.23."""
+    number = finding.verdict == "measured" and finding.value is not None
+    return f"{SIGNS[finding.verdict]} {_shown(finding) if number else finding.short}"
+
+
 def _shown(finding: Finding) -> str:
     """What a cell shows of a finding: its number where it is one, else its sign."""
     if finding.verdict == "measured" and finding.value is not None:
@@ -426,7 +447,7 @@ def evidence(one: Contract, name: str) -> str:
     finding = one[name]
     line = (
         f'<span class="sign">{SIGNS[finding.verdict]}</span> <strong>{name}</strong> '
-        f"<em>{finding.short}</em> {escape(finding.text)}"
+        f"<em>{finding.short}</em>: {escape(finding.text)}"
     )
     points = "".join(
         f"<li>{escape(key)}: <code>{escape(shown(value))}</code></li>"

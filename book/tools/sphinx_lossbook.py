@@ -7,6 +7,8 @@
 * ``{verdict}`key` `` says what came of a paper's claim and links to its entry in the claims ledger.
 * ``{item} part=classification year=2019`` holds Markdown in a block with these data attributes, for filters.
 * ``{filters} .card`` with menus in YAML puts the search field and the menus for such blocks on a page.
+* ``{contract}`focal_loss: proper` `` says what came of a property of a loss and links to the evidence; a loss's
+  entry in the reference ends with the whole of its contract in a line.
 * ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, ClassVar
 
+import contracts
 import filters
 import yaml
 from docutils import nodes
@@ -123,6 +126,29 @@ class Verdict(SphinxRole):
         )
         link += nodes.inline(text=papers.load()[self.text].verdict)
         return [link], []
+
+
+class ContractOf(SphinxRole):
+    """What came of a property of a loss, ``focal_loss(gamma=5.0): convex``, linked to the evidence."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        self.env.note_dependency(str(contracts.RESULTS))
+        title, name = self.text.rsplit(": ", 1)
+        one = contracts.load()[title]
+        page = self.env.app.builder.get_relative_uri(
+            self.env.docname, f"book/contracts/{contracts.page_of(one)}"
+        )
+        address = f"{page}#{contracts.anchor(one, name)}"
+        return [nodes.reference("", contracts.brief(one[name]), internal=True, refuri=address)], []
+
+
+def name_contract(
+    app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]
+) -> None:
+    """What was measured of a loss, below its docstring."""
+    loss = name.rsplit(".", 1)[-1]
+    if contracts.losses().get(loss) is member:
+        lines += ["", contracts.line(loss)]
 
 
 class Chapters(SphinxDirective):
@@ -237,4 +263,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("item", Item)
     app.add_directive("filters", Filters)
     app.add_role("verdict", Verdict())
+    app.add_role("contract", ContractOf())
+    app.connect("autodoc-process-docstring", name_contract, priority=900)  # after napoleon
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
