@@ -166,7 +166,9 @@ def _truths(game: Game, trials: int) -> Tensor:
     generator = torch.Generator().manual_seed(SEED)
     shape = (trials, game.classes)
     odds = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(min=1e-3)
-    z = (-odds.log()).log()  # logarithms of exponential numbers: their softmax is uniform on the simplex
+    z = (
+        -odds.log()
+    ).log()  # logarithms of exponential numbers: their softmax is uniform on the simplex
     z = z - z.mean(1, keepdim=True)
     low, high = torch.full_like(z[:, :1], -50.0), torch.full_like(z[:, :1], 50.0)
     if (game.link(z).sum(1) - 1).abs().max() > ROUNDING:  # a probability for each class by itself
@@ -475,7 +477,14 @@ def permutation_equivariant(subject: Subject, trials: int) -> Finding:
     x = _points(subject, game, trials)
     before = game.table(x).detach()
     if x.ndim == 1:
-        return _unchanged(before, game.table(-x).detach().flip(1), x, -x, "swapping the classes changes the loss", trials)
+        return _unchanged(
+            before,
+            game.table(-x).detach().flip(1),
+            x,
+            -x,
+            "swapping the classes changes the loss",
+            trials,
+        )
     orders = torch.stack(list(torch.cartesian_prod(*[torch.arange(game.classes)] * game.classes)))
     orders = orders[(orders.sort(1).values == torch.arange(game.classes)).all(1)]
     order = orders[torch.arange(trials) % len(orders)]

@@ -83,8 +83,13 @@ class Landscape(NamedTuple):
     value: Callable[[Tensor, Tensor], Tensor]
     points: Tensor  # (M, D), ordinary inputs
     labels: Tensor  # (M,)
+    partners: Tensor  # (M, D), to each point another one that has the same label
+    single: bool  # whether a point is one example
     names: tuple[str, ...]  # of the arguments that lie one after another in a row
-    admits: Callable[[Tensor], bool]  # whether the loss accepts a point (D,)
+    admits: Callable[
+        [Tensor], bool
+    ]  # whether the loss accepts a point (D,), or all of several (K, D)
+    inside: Callable[[Tensor], Tensor]  # moves points to where the inputs may be
 
 
 @once
@@ -111,18 +116,29 @@ def landscape(subject: Subject, trials: int) -> Landscape:
         return row_by_row(lambda *x: subject(x, target).mean(), *parts(points))
 
     def admits(point: Tensor) -> bool:
-        x = parts(point[None])
+        """Asked of the loss itself: where it is called by `vmap` it cannot look at its inputs."""
+        x = parts(point.reshape(-1, sum(sizes)))
+        labels = target[:1].expand(len(x[0]))
         try:
-            loss = per_example(subject, x, target[:1]) if single else subject(
-                tuple(part[0] for part in x), target
+            rows = zip(*x, strict=True)
+            values = (
+                per_example(subject, x, labels)
+                if single
+                else torch.stack([subject(row, target).mean() for row in rows])
             )
         except ValueError:
             return False
-        return bool(loss.isfinite().all())
+        return bool(values.isfinite().all())
+
+    def inside(points: Tensor) -> Tensor:
+        return points.clamp(min=0) if "distances" in subject.arguments else points
 
     points = torch.cat([x.reshape(trials, -1) for x in inputs], 1)
+    index = torch.arange(trials)
+    labels = index % classes
+    partners = points[torch.where(index + classes < trials, index + classes, labels)]
     names = subject.arguments[: len(inputs)]
-    return Landscape(value, points, torch.arange(trials) % classes, names, admits)
+    return Landscape(value, points, labels, partners, single, names, admits, inside)
 
 
 # --- Derivatives ------------------------------------------------------------------------------

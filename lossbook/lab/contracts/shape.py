@@ -15,6 +15,7 @@ from torch import Tensor
 from lossbook.lab.contracts.finding import Finding
 from lossbook.lab.contracts.kinds import Subject
 from lossbook.lab.contracts.search import (
+    SEED,
     Landscape,
     descend,
     gradient,
@@ -34,27 +35,28 @@ ROUNDING = 1e-9
 CONSTANT = 1e12
 # How often a segment is halved: a thousandfold for a first look, then a thousandfold again.
 HALVINGS = 10
-# From how many points the infimum and the supremum are sought, and how many second derivatives are taken.
-DESCENTS, ENTRIES = 32, 400_000
+# From how many points extremes are sought, and how many second derivatives are taken at most.
+DESCENTS, ENTRIES = 32, 150_000
+# How many rays are tried for the scales at which a loss takes its inputs, and how many points at most for one
+# that it accepts.
+TRIED, SEARCHED = 10, 1000
 
 
 # --- Rays -------------------------------------------------------------------------------------
 
 
 class Rays(NamedTuple):
-    """Ordinary points, multiplied by those of the scales at which the loss takes them."""
+    """Points along rays: one half of the rays start at zero, the others at an ordinary point, in the
+    direction of a random choice of coordinates."""
 
     land: Landscape
     scales: list[float]
-    points: Tensor  # (S, T, D)
+    start: Tensor  # (T, D)
+    direction: Tensor  # (T, D)
+    points: Tensor  # (S, T, D), start + scale * direction
+    labels: Tensor  # (S, T)
     values: Tensor  # (S, T)
     slopes: Tensor  # (S, T), norms of the gradient
-
-    def each(self, function: Callable[[Tensor, Tensor], Tensor], rays: int) -> Tensor:
-        """The function of points and labels on the first so many rays, (S, rays, ...)."""
-        points, labels = self.points[:, :rays], self.land.labels[:rays].repeat(len(self.scales))
-        result = function(points.flatten(0, 1), labels)
-        return result.unflatten(0, points.shape[:2])
 
 
 def slope(land: Landscape, points: Tensor, labels: Tensor) -> Tensor:
@@ -65,11 +67,20 @@ def slope(land: Landscape, points: Tensor, labels: Tensor) -> Tensor:
 def rays(subject: Subject, trials: int) -> Rays:
     """Values and slopes along one ray for each trial."""
     land = landscape(subject, trials)
-    scales = [s for s in SCALES if all(land.admits(s * x) for x in land.points[:10])]
-    points = torch.tensor(scales, dtype=land.points.dtype).reshape(-1, 1, 1) * land.points
-    bare = Rays(land, scales, points, torch.empty(0), torch.empty(0))
-    slopes = bare.each(lambda x, y: slope(land, x, y).norm(dim=1), trials)
-    return bare._replace(values=bare.each(land.value, trials).detach(), slopes=slopes)
+    generator = torch.Generator().manual_seed(SEED)
+    odd = (torch.arange(trials) % 2 == 1).unsqueeze(1)
+    chosen = torch.rand(land.points.shape, generator=generator) < 0.5
+    start = torch.where(odd, land.points, 0)
+    direction = torch.where(odd, land.points.roll(1, 0) * chosen, land.points)
+    some = range(min(trials, TRIED))
+    scales = [s for s in SCALES if all(land.admits(start[i] + s * direction[i]) for i in some)]
+    points = start + torch.tensor(scales, dtype=start.dtype).reshape(-1, 1, 1) * direction
+    labels = land.labels.expand(points.shape[:2])
+    flat = points.flatten(0, 1), labels.flatten()
+    with torch.no_grad():
+        values = land.value(*flat).reshape(labels.shape)
+    slopes = slope(land, *flat).norm(dim=1).reshape(labels.shape)
+    return Rays(land, scales, start, direction, points, labels, values, slopes)
 
 
 def runs_off(values: Tensor, scales: list[float]) -> tuple[int, bool] | None:
@@ -88,17 +99,30 @@ def runs_off(values: Tensor, scales: list[float]) -> tuple[int, bool] | None:
     return None
 
 
-def ray_evidence(found: Rays, ray: int, values: Tensor, what: str) -> dict[str, Any]:
+def along(found: Rays, ray: int, values: Tensor, what: str) -> dict[str, Any]:
+    """A ray and what was found on it."""
     return {
-        **place(found.land, found.land.points[ray], int(found.land.labels[ray])),
+        "ray from": numbers(found.start[ray]),
+        **place(found.land, found.direction[ray], found.land.labels[ray], "direction"),
         "multiplied by": found.scales,
         what: numbers(values[:, ray]),
     }
 
 
-def place(land: Landscape, point: Tensor, label: int) -> dict[str, Any]:
-    """A point by the names of its arguments."""
-    return {", ".join(land.names): numbers(point), "label": float(label)}
+def place(land: Landscape, point: Tensor, label: Tensor, what: str = "point") -> dict[str, Any]:
+    """A point, the arguments that it consists of, and the label of a loss of single examples."""
+    named = {f"{what}: {', '.join(land.names)}": numbers(point)}
+    return {**named, "label": float(label)} if land.single else named
+
+
+def first_admitted(land: Landscape, points: Tensor, key: Tensor) -> int | None:
+    """Of points (M, D) that the loss accepts the one with the largest key (M,), if that is above zero."""
+    for i in key.argsort(descending=True)[:SEARCHED].tolist():
+        if key[i] <= 0:
+            return None
+        if land.admits(points[i]):
+            return int(i)
+    return None
 
 
 # --- Bounds -----------------------------------------------------------------------------------
@@ -107,8 +131,8 @@ def place(land: Landscape, point: Tensor, label: int) -> dict[str, Any]:
 def bounded_below(subject: Subject, trials: int) -> Finding:
     """There is a number that no value of the loss is below.
 
-    Values are followed along rays, at 1e-4 to 1e4 times ordinary inputs: refuted where they fall by no less from
-    one power of ten to the next, up to the last. The infimum is then sought by descent from the lowest points.
+    Values are followed along rays, over eight powers of ten: refuted where they fall by no less from one to the
+    next, up to the last. The infimum is then sought by descent from the lowest points.
     """
     return _bounded(subject, trials, sign=1)
 
@@ -116,8 +140,8 @@ def bounded_below(subject: Subject, trials: int) -> Finding:
 def bounded_above(subject: Subject, trials: int) -> Finding:
     """There is a number that no value of the loss is above.
 
-    Values are followed along rays, at 1e-4 to 1e4 times ordinary inputs: refuted where they rise by no less from
-    one power of ten to the next, up to the last. The supremum is then sought by ascent from the highest points.
+    Values are followed along rays, over eight powers of ten: refuted where they rise by no less from one to the
+    next, up to the last. The supremum is then sought by ascent from the highest points.
     """
     return _bounded(subject, trials, sign=-1)
 
@@ -130,28 +154,26 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
         last = values[-1 if outward else 0, ray]
         return Finding(
             "refuted",
-            f"{'falls' if sign > 0 else 'rises'} on to {last:.3g} as the inputs "
-            f"{'grow' if outward else 'shrink'}",
+            f"{'falls' if sign > 0 else 'rises'} on to {last:.3g} "
+            f"{'far out' if outward else 'towards zero'}",
             trials,
-            evidence=ray_evidence(found, ray, values, "values"),
+            evidence=along(found, ray, values, "values"),
         )
-    lowest = (sign * values).nan_to_num(torch.inf).flatten().topk(min(DESCENTS, values.numel()), largest=False)
-    labels = land.labels.repeat(len(found.scales))[lowest.indices]
-    starts = found.points.flatten(0, 1)[lowest.indices]
-    points, least = descend(lambda x: sign * land.value(x, labels), starts, steps=100)
-    for i in least.argsort().tolist():
-        if least[i] < lowest.values[0] and land.admits(points[i]):
-            point, label, value = points[i], labels[i], sign * least[i]
-            break
-    else:
-        point, label, value = starts[0], labels[0], sign * lowest.values[0]
+    low = (sign * values).nan_to_num(torch.inf).flatten()
+    first = low.argsort()[:DESCENTS]
+    starts, labels = found.points.flatten(0, 1)[first], found.labels.flatten()[first]
+    ends, _ = descend(lambda x: sign * land.value(land.inside(x), labels), starts, steps=100)
+    points, labels = torch.cat([land.inside(ends), starts]), labels.repeat(2)
+    reached = sign * land.value(points, labels).detach().nan_to_num(sign * torch.inf)
+    i = next((i for i in reached.argsort().tolist() if land.admits(points[i])), -1)
+    value = sign * float(reached[i]) + 0.0  # no minus zero
     name = "infimum" if sign > 0 else "supremum"
     return Finding(
         "not refuted",
         f"{name} found {value:.4g}",
         trials,
-        float(value),
-        {**place(land, point, int(label)), name: float(value), "scales tried": found.scales},
+        value,
+        {**place(land, points[i], labels[i]), name: value, "scales tried": found.scales},
     )
 
 
@@ -161,70 +183,65 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
 def convex(subject: Subject, trials: int) -> Finding:
     """Along every segment the loss lies below its chord.
 
-    Tried at the middles of segments, which sees kinks, and by the smallest eigenvalue of the Hessian; a point
-    where that is negative is made the middle of a segment along its eigenvector. Refuted by two points whose
-    middle has a value above the mean of theirs.
+    Tried at the middles of segments, which sees kinks, and by the smallest eigenvalue of the Hessian at 0.1 to 10
+    times ordinary inputs; a point where that is negative is made the middle of a segment along its eigenvector.
+    Refuted by two points whose middle has a value above the mean of theirs.
     """
     found = rays(subject, trials)
     land = found.land
-    points, labels, spectrum, directions = _curvatures(found)
-    smallest = spectrum[:, 0].nan_to_num(torch.inf)
+    points, labels, spectrum, vectors = curvatures(found, low=0.1, high=10.0)
+    most = spectrum[:, 0].argsort()[:DESCENTS]
+    eigenvalue = float(spectrum[most[0], 0])
 
-    # Segments between points of one label, long and short, and along directions of negative curvature.
-    classes = int(land.labels.max()) + 1
-    every = found.points.flatten(0, 1)
-    every_label = land.labels.repeat(len(found.scales))
-    partner = land.points.roll(classes, 0).repeat(len(found.scales), 1)
-    kept = every_label == land.labels.roll(classes).repeat(len(found.scales))
-    steps = [0.5 * (partner - every), 0.05 * partner, 5.0 * partner]
-    middles = [every + step for step in steps]
-    most = smallest.argsort()[:DESCENTS]
-    for length in (3.0, 1.0, 0.3, 0.1, 0.01):
-        middles.append(points[most])
-        steps.append(length * directions[most, :, 0])
-    middle, step = torch.cat(middles), torch.cat(steps)
-    label = torch.cat([every_label] * 3 + [labels[most]] * 5)
-    usable = torch.cat([kept] * 3 + [torch.ones_like(most, dtype=torch.bool)] * 5)
+    # Segments: between points of one label, long, and short from each of them; along eigenvectors.
+    every, partner = found.points.flatten(0, 1), land.partners.repeat(len(found.scales), 1)
+    lengths = torch.tensor([1.0, 0.3, 0.1, 0.01], dtype=every.dtype).reshape(-1, 1, 1)
+    along_vectors = (lengths * vectors[most, :, 0]).flatten(0, 1)
+    middle = torch.cat([(every + partner) / 2, every, points[most].repeat(4, 1)])
+    step = torch.cat([(every - partner) / 2, 0.1 * partner, along_vectors])
+    label = torch.cat([found.labels.flatten().repeat(2), labels[most].repeat(4)])
+    left, right = land.inside(middle - step), land.inside(middle + step)
+    middle = (left + right) / 2
     with torch.no_grad():
-        value, left, right = (land.value(middle + s * step, label) for s in (0, -1, 1))
-    excess = value - (left + right) / 2
-    tolerance = ROUNDING * (1 + value.abs() + left.abs() + right.abs())
-    excess = torch.where(usable & (excess > tolerance), excess, 0).nan_to_num(0, 0, 0)
-    eigenvalue = float(smallest.min())
-    for i in excess.argsort(descending=True)[:DESCENTS].tolist():
-        ends = middle[i] - step[i], middle[i] + step[i]
-        if excess[i] > 0 and all(map(land.admits, ends)):
-            return Finding(
-                "refuted",
-                f"{value[i]:.4g} in the middle of a segment, {(left[i] + right[i]) / 2:.4g} on its chord; "
-                f"smallest eigenvalue found {eigenvalue:.3g}",
-                trials,
-                eigenvalue,
-                {
-                    **place(land, middle[i], int(label[i])),
-                    "one end": numbers(ends[0]),
-                    "other end": numbers(ends[1]),
-                    "values at the ends": [float(left[i]), float(right[i])],
-                    "value in the middle": float(value[i]),
-                    "smallest eigenvalue found": eigenvalue,
-                },
-            )
+        value, *ends = (land.value(x, label) for x in (middle, left, right))
+    chord = (ends[0] + ends[1]) / 2
+    tolerance = ROUNDING * (1 + value.abs() + ends[0].abs() + ends[1].abs())
+    excess = ((value - chord) / tolerance - 1).nan_to_num(0, 0, 0)
+    # What is seen best is a large excess between moderate values.
+    clear = torch.where(
+        excess > 0, (value - chord) / (1 + chord.abs()) / (1 + middle.norm(dim=1)), 0
+    )
+    i = first_admitted(land, torch.stack([left, right], 1), clear)
+    if i is None:
+        return Finding(
+            "not refuted",
+            f"smallest eigenvalue of the Hessian found {eigenvalue:.2g}",
+            trials,
+            eigenvalue,
+            {"segments": float(len(middle)), "smallest eigenvalue found": eigenvalue},
+        )
     return Finding(
-        "not refuted",
-        f"smallest eigenvalue of the Hessian found {eigenvalue:.2g}",
+        "refuted",
+        f"{value[i]:.4g} in the middle of a segment, {chord[i]:.4g} on its chord; "
+        f"smallest eigenvalue found {eigenvalue:.2g}",
         trials,
         eigenvalue,
-        {"segments": float(len(middle)), "scales tried": found.scales},
+        {
+            **place(land, left[i], label[i], "one end"),
+            "other end": numbers(right[i]),
+            "values at the ends": [float(ends[0][i]), float(ends[1][i])],
+            "value in the middle": float(value[i]),
+            "value of the chord there": float(chord[i]),
+            "smallest eigenvalue found": eigenvalue,
+        },
     )
 
 
-def _curvatures(found: Rays) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Points (M, D) on the rays, labels, and the eigenvalues and eigenvectors of the Hessians there."""
-    dimension = found.points.shape[2]
-    count = max(8, ENTRIES // (len(found.scales) * dimension**2))
-    count = min(count, found.points.shape[1])
-    points, labels = found.points[:, :count].flatten(0, 1), found.land.labels[:count]
-    labels = labels.repeat(len(found.scales))
+def curvatures(found: Rays, low: float, high: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Points (M, D) at these scales, labels, eigenvalues and eigenvectors of the Hessians there."""
+    scales = [i for i, scale in enumerate(found.scales) if low <= scale <= high]
+    count = max(8, ENTRIES // (len(scales) * found.points.shape[2] ** 2))
+    points, labels = (x[scales, :count].flatten(0, 1) for x in (found.points, found.labels))
     matrices = hessian(lambda x: found.land.value(x, labels), points).nan_to_num(0, 0, 0)
     return points, labels, *torch.linalg.eigh(matrices)
 
@@ -237,29 +254,24 @@ class Jump(NamedTuple):
 
     left: Tensor
     right: Tensor
-    label: int
+    label: Tensor
+    values: Tensor  # (2, K)
     size: float
-    middle: Tensor  # (M, D), where the halving of every segment stood after a first look
 
 
-def _jump(found: Rays, function: Callable[[Tensor, Tensor], Tensor]) -> Jump | None:
+def jump(found: Rays, function: Callable[[Tensor, Tensor], Tensor]) -> Jump | None:
     """Halves segments between points, keeping the half on which the function (M, K) changes more.
 
     A function with a slope changes ever less on ever shorter halves. Where the change keeps more than
-    half its size while the segment gets a thousand times shorter, the function jumps.
+    half its size while the segment gets a thousand times shorter, and a thousand times again, the function
+    jumps.
     """
     land = found.land
-    classes = int(land.labels.max()) + 1
-    usable = land.labels == land.labels.roll(classes)
-    lefts, rights = [], []
-    for scale, points in zip(found.scales, found.points, strict=True):
-        if 0.1 <= scale <= 10:
-            lefts.append(points[usable])
-            rights.append(points.roll(classes, 0)[usable])
-    left, right = torch.cat(lefts), torch.cat(rights)
-    label = land.labels[usable].repeat(len(lefts))
+    near = [i for i, scale in enumerate(found.scales) if 0.1 <= scale <= 10]
+    left, label = found.points[near].flatten(0, 1), found.labels[near].flatten()
+    right = land.partners.repeat(len(near), 1)
     at_left, at_right = function(left, label), function(right, label)
-    sizes, middles = [], []
+    sizes = []
     for _ in range(3):
         for _ in range(HALVINGS):
             middle = (left + right) / 2
@@ -270,91 +282,87 @@ def _jump(found: Rays, function: Callable[[Tensor, Tensor], Tensor]) -> Jump | N
             at_left = torch.where(first, at_left, at_middle)
             at_right = torch.where(first, at_middle, at_right)
         sizes.append((at_right - at_left).norm(dim=1))
-        middles.append(left)
-    noise = 1e-6 * (1 + at_left.norm(dim=1))
-    jumps = (sizes[2] > 0.5 * sizes[1]) & (sizes[1] > 0.5 * sizes[0]) & (sizes[2] > noise)
-    size = torch.where(jumps, sizes[2], 0)
-    i = int(size.argmax())
-    return Jump(left[i], right[i], int(label[i]), float(size[i]), middles[0])
+    kept = (sizes[2] > 0.5 * sizes[1]) & (sizes[1] > 0.5 * sizes[0])
+    noticed = sizes[2] > 1e-6 * (1 + at_left.norm(dim=1))
+    i = first_admitted(
+        land, torch.stack([left, right], 1), torch.where(kept & noticed, sizes[2], 0)
+    )
+    if i is None:
+        return None
+    values = torch.stack([at_left[i], at_right[i]])
+    return Jump(left[i], right[i], label[i], values, float(sizes[2][i]))
 
 
 def lipschitz(subject: Subject, trials: int) -> Finding:
     """The gradient has a largest norm.
 
-    Norms are followed along rays, at 1e-4 to 1e4 times ordinary inputs: refuted where they grow by no less from
-    one power of ten to the next, up to the last, or where the value itself jumps between two points that
-    halving brought together.
+    Norms are followed along rays, over eight powers of ten: refuted where they grow by no less from one to the
+    next, up to the last, or where the value itself jumps between two points that halving brought together.
     """
     found = rays(subject, trials)
     land = found.land
-    jump = _jump(found, lambda x, y: land.value(x, y).detach().unsqueeze(1))
-    if jump and jump.size > 0:
-        return _jumps("the value", found, jump, lambda x, y: land.value(x, y).detach())
-    norms = found.slopes.nan_to_num(0, torch.inf)
-    largest = float(norms.max())
-    return _growth(found, norms, trials, "norm of the gradient", largest)
+    if leap := jump(found, lambda x, y: land.value(x, y).detach().unsqueeze(1)):
+        return _jumps(found, leap, "the value", trials)
+    flat = found.points.flatten(0, 1), found.labels.flatten()
+    return _growth(found, *flat, found.slopes.flatten(), "norm of the gradient", trials)
 
 
 def smooth(subject: Subject, trials: int) -> Finding:
-    """The gradient is Lipschitz: it has a largest rate of change, the largest curvature.
+    """The gradient is Lipschitz: the curvature has a largest size.
 
-    The spectral norm of the Hessian is followed along rays, at 1e-4 to 1e4 times ordinary inputs: refuted where
-    it grows by no less from one power of ten to the next, up to the last, or by a kink: two points that halving
-    brought together and between which the gradient jumps.
+    The spectral norm of the Hessian is followed along rays, over eight powers of ten: refuted where it grows by no
+    less from one to the next, up to the last, or by a kink: two points that halving brought together and between
+    which the gradient jumps.
     """
     found = rays(subject, trials)
-    land = found.land
-    jump = _jump(found, lambda x, y: slope(land, x, y))
-    if jump and jump.size > 0:
-        return _jumps("the gradient", found, jump, lambda x, y: slope(land, x, y))
-    _, _, spectrum, _ = _curvatures(found)
-    norms = spectrum.abs().amax(1).unflatten(0, (len(found.scales), -1))
-    largest = float(norms.max())
-    return _growth(found, norms, trials, "curvature", largest)
+    if leap := jump(found, lambda x, y: slope(found.land, x, y)):
+        return _jumps(found, leap, "the gradient", trials)
+    points, labels, spectrum, _ = curvatures(found, low=SCALES[0], high=SCALES[-1])
+    return _growth(found, points, labels, spectrum.abs().amax(1), "curvature", trials)
 
 
-def _jumps(
-    what: str, found: Rays, jump: Jump, function: Callable[[Tensor, Tensor], Tensor]
-) -> Finding:
-    ends = function(torch.stack([jump.left, jump.right]), torch.tensor([jump.label] * 2))
-    distance = float((jump.right - jump.left).norm())
+def _jumps(found: Rays, leap: Jump, what: str, trials: int) -> Finding:
+    distance = float((leap.right - leap.left).norm())
     return Finding(
         "refuted",
-        f"{what} jumps by {jump.size:.3g} between two points {distance:.1g} apart",
-        len(found.land.points),
+        f"{what} jumps by {leap.size:.3g} between two points {distance:.0e} apart",
+        trials,
         evidence={
-            **place(found.land, jump.left, jump.label),
-            "other point": numbers(jump.right),
+            **place(found.land, leap.left, leap.label),
+            "other point": numbers(leap.right),
             "distance": distance,
-            f"{what} at both": numbers(ends),
+            f"{what} at both": numbers(leap.values),
         },
     )
 
 
-def _growth(found: Rays, norms: Tensor, trials: int, what: str, largest: float) -> Finding:
-    end = runs_off(norms, found.scales)
-    if end is None and largest > CONSTANT:
-        end = int(norms.amax(0).argmax()), True
+def _growth(
+    found: Rays, points: Tensor, labels: Tensor, sizes: Tensor, what: str, trials: int
+) -> Finding:
+    """Whether sizes at points on all the scales have a largest one."""
+    sizes = sizes.nan_to_num(0, torch.inf)
+    table = sizes.unflatten(0, (len(found.scales), -1))
+    end = runs_off(table, found.scales)
+    if end is None and sizes.max() > CONSTANT:
+        end = int(table[-1].argmax()), True
     if end:
         ray, outward = end
         return Finding(
             "refuted",
-            f"{what} grows on to {norms[-1 if outward else 0, ray]:.3g} as the inputs "
-            f"{'grow' if outward else 'shrink'}",
+            f"{what} grows on to {table[-1 if outward else 0, ray]:.3g} "
+            f"{'far out' if outward else 'towards zero'}",
             trials,
-            evidence=ray_evidence(found, ray, norms, what),
+            evidence=along(found, ray, table, what),
         )
-    scale, ray = divmod(int(norms.argmax()), norms.shape[1])
+    i = first_admitted(found.land, points, sizes + torch.finfo(sizes.dtype).tiny)
+    largest = 0.0 if i is None else float(sizes[i])
+    at = {} if i is None else place(found.land, points[i], labels[i])
     return Finding(
         "not refuted",
         f"largest {what} found {largest:.4g}",
         trials,
         largest,
-        {
-            **place(found.land, found.points[scale, ray], int(found.land.labels[ray])),
-            f"largest {what}": largest,
-            "scales tried": found.scales,
-        },
+        {**at, f"largest {what}": largest, "scales tried": found.scales},
     )
 
 
