@@ -2,7 +2,9 @@
 
 A chapter ends each paper's experiment with `record`. The outcome follows from the evidence alone, is drawn
 as a card, is written to the ledger of the build, and must equal the verdict that stands in
-``data/papers.yml``: a run that comes out otherwise stops the notebook, so the ledger cannot rot.
+``data/papers.yml``: a run that comes out otherwise stops the notebook, so the ledger cannot rot. That verdict
+belongs to the small scale on a CPU, where the book is built. At full scale, or on a GPU, whose rounding and
+random numbers differ, a run shows its own outcome beside the recorded one.
 """
 
 from __future__ import annotations
@@ -117,11 +119,14 @@ class Claim:
     def _repr_html_(self) -> str:
         sign, color = _SIGNS[self.outcome]
         rows = "".join(_row(name, item, color) for name, item in self.evidence.items())
-        title = papers.load()[self.key].title
+        title, recorded = papers.load()[self.key].title, papers.load()[self.key].verdict
+        here = (
+            "" if self.outcome == recorded else f" ({self.scale} run; the book records: {recorded})"
+        )
         return (
             f'<div class="lossbook-claim" style="border-left:4px solid {color};padding:.4em 1em;'
             f'margin:.6em 0;background:rgba(128,128,128,.08);border-radius:4px">'
-            f'<div><strong><span style="color:{color}">{sign}</span> {self.outcome}</strong> '
+            f'<div><strong><span style="color:{color}">{sign}</span> {self.outcome}</strong>{here} '
             f'<span style="opacity:.75">· {html.escape(title)}</span></div>'
             f'<div style="margin:.3em 0">{html.escape(self.statement)}</div>'
             f'<div style="font-size:.88em">{rows}</div></div>'
@@ -142,15 +147,17 @@ def record(key: str, statement: str, **evidence: Evidence) -> Claim:
     Raises:
         KeyError: if the key is not in ``data/papers.yml``.
         ValueError: without evidence.
-        VerdictError: if the outcome is not the recorded verdict. Runs at ``LOSSBOOK_SCALE=full`` are written
-            to the ledger under their own scale and never raise: the verdict speaks of the book's scale.
+        VerdictError: if the outcome is not the recorded verdict. Runs at ``LOSSBOOK_SCALE=full`` or on a GPU
+            are written to a ledger of their own and never raise: the verdict speaks of the book's own runs.
     """
     if key not in papers.load():
         raise KeyError(f"key {key!r} is not in data/papers.yml")
     if not evidence:
         raise ValueError(f"record({key!r}) needs at least one piece of evidence")
     named = {name.replace("_", " "): item for name, item in evidence.items()}
-    claim = Claim(key, statement, outcome(named), training.scale(), named)
+    device = training.device().type
+    scale = training.scale() if device == "cpu" else f"{training.scale()}-{device}"
+    claim = Claim(key, statement, outcome(named), scale, named)
     _write(claim)
     verdict = papers.load()[key].verdict
     if claim.scale == "small" and claim.outcome != verdict:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lossbook.lab import claims, papers
+from lossbook.lab import claims, papers, training
 from lossbook.lab.claims import Evidence
 
 KEY = "leng2022polyloss"
@@ -142,6 +142,17 @@ def test_a_full_run_is_written_apart_and_never_stops(
     monkeypatch.setenv("LOSSBOOK_SCALE", "full")
     assert claims.record(KEY, "It is better.", accuracy=YES).outcome == "reproduced"
     assert [p.parent.name for p in repository.rglob("*.json")] == ["full"]
+
+
+def test_a_run_on_a_gpu_is_written_apart_and_says_what_the_book_records(
+    repository: Path, verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict("contradicted")
+    monkeypatch.setattr(training, "device", lambda: torch.device("cuda"))
+    claim = claims.record(KEY, "It is better.", accuracy=YES)
+    assert claim.outcome == "reproduced"
+    assert "small-cuda run; the book records: contradicted" in claim._repr_html_()
+    assert [p.parent.name for p in repository.rglob("*.json")] == ["small-cuda"]
 
 
 def test_outside_a_repository_nothing_is_written(
