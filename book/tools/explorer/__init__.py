@@ -1,0 +1,3 @@
+"""The loss explorer, a page of the book."""
+
+from .explorer import pages as pages
