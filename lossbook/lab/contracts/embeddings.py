@@ -17,21 +17,17 @@ from torch import Tensor
 
 from lossbook.lab.contracts.finding import Finding
 from lossbook.lab.contracts.kinds import C, N, Subject
-from lossbook.representation import frame_distance, simplex, uniformity_loss
+from lossbook.representation import frame_distance, simplex
 
 Arguments = tuple[tuple[Tensor, ...], Tensor | None, dict[str, Tensor]]
 
 EXACT = 1e-9  # by how much, relative to 1 + |value|, two equal values may differ through rounding
-REACHED = (
-    1e-5  # what of the way from the starts to the best value an arrangement may lack to be as good
-)
+REACHED = 1e-5  # share of the way from the starts to the best value that one as good may lack
 TOGETHER = 1e-3  # spread of unit vectors around their mean up to which they are at one point
 NEAR = 0.05  # distance of Gram matrices, between 0 and 2, up to which points look like a simplex
-STARTS = 6
+STARTS = 5
 NOTHING = 1e-9  # of the gradient on the anchor: up to this a force is rounding
-RADIUS = (
-    3.0  # of the ball searched where length matters; inside the hyperbolic ones, of radius 3.16
-)
+RADII = (3.0, 0.9)  # of the ball searched where length matters: hyperbolic ones end at 1 / sqrt(c)
 
 
 class Layout(NamedTuple):
@@ -105,9 +101,8 @@ COMPANIONS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "nspt_loss": lambda p: {"teacher": _flat(p).detach()},
     "instance_nce_loss": lambda p: {"noise": _without_self(p[1])},
 }
-FIXED_PROTOTYPES = {
-    "hrr_loss"
-}  # never trained: with the prototypes at zero nothing is left to learn
+# Never trained: with prototypes at zero nothing would be left to learn.
+FIXED_PROTOTYPES = {"hrr_loss"}
 
 
 def layout_of(subject: Subject) -> Layout | None:
@@ -175,9 +170,9 @@ def _compared(
 ) -> Finding:
     """Refuted by the trial in which two values that should be equal differ most."""
     before, after = _values(subject, draws), _values(subject, moved)
-    gap = (before - after).abs() / (1 + before.abs())
+    gap = ((before - after).abs() / (1 + before.abs())).nan_to_num(nan=math.inf)
     worst = int(gap.argmax())
-    if not bool(gap[worst] > EXACT):
+    if bool(gap[worst] <= EXACT):
         text = f"{what} changes the loss by {float(gap[worst]):.0e} at most"
         return Finding("not refuted", text, trials, evidence={"largest change": float(gap[worst])})
     values = float(before[worst]), float(after[worst])
@@ -230,7 +225,7 @@ def rotation_invariant(subject: Subject, trials: int) -> Finding:
 def norm_invariant(subject: Subject, trials: int) -> Finding:
     r"""Making all embeddings longer or shorter by one factor changes nothing.
 
-    :math:`\ell(t x) = \ell(x)` for :math:`t > 0`, tried with t from 1/3 to 3; prototypes and other
+    :math:`\ell(t x) = \ell(x)` for :math:`t > 0`, tried with t from 1/2 to 2; prototypes and other
     vectors that the embeddings are compared with stay. The text says whether each embedding may
     have a factor of its own.
     """
@@ -262,7 +257,7 @@ def norm_invariant(subject: Subject, trials: int) -> Finding:
 
 
 def _factors(generator: torch.Generator, *shape: int) -> Tensor:
-    return 3 ** (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
+    return 2 ** (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
 
 
 def _stretched(draws: _Draws, layout: Layout, factors: list[Tensor]) -> _Draws:
@@ -303,17 +298,24 @@ def minimizer(subject: Subject, trials: int) -> Finding:
     r"""Where the embeddings go when nothing but the loss moves them.
 
     Points in D = 4 dimensions, few enough for a simplex (5 pairs or single points, 4 classes of 3
-    with their learned prototypes), are moved by L-BFGS from 6 starts: on the unit sphere where the
-    loss sees only directions, else in a ball of radius 3. The value is the distance of the groups'
-    mean directions from the corners of a regular simplex, :math:`\| G / \|G\| - S / \|S\| \|_F`
-    with G and S the Gram matrices; the evidence holds the spread within groups, uniformity, and how
-    much worse it is to have all in one point.
+    with their learned prototypes), are moved by L-BFGS from 5 starts: on the unit sphere where the
+    loss sees only directions, else in a ball of radius 3 (0.9 if it takes no longer ones). The
+    value is the distance of the groups' mean directions from the corners of a regular simplex,
+    :math:`\| G / \|G\| - S / \|S\| \|_F` with G and S the Gram matrices; the evidence holds the
+    spread within groups, uniformity, and how much worse it is to have all in one point.
     """
     layout = layout_of(subject)
     if layout is None:
         return NOT_EMBEDDINGS
-    sphere = _sees_directions_only(subject, layout)
-    found = [_descended(subject, layout, sphere, seed) for seed in range(min(trials, STARTS))]
+    try:
+        radius = _room(subject, layout)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        size = f"{layout.groups} {_plural(layout)} in {C} dimensions"
+        return Finding("not applicable", f"it does not take {size}: {error}")
+    ends = (_descended(subject, layout, radius, seed) for seed in range(min(trials, STARTS)))
+    found = [end for end in ends if math.isfinite(end[1] + end[2])]
+    if not found:
+        return Finding("not applicable", "the descent met no finite value")
     points, value, _ = min(found, key=lambda end: end[1])
     lengths = points.norm(dim=-1)
     known = {
@@ -322,16 +324,16 @@ def minimizer(subject: Subject, trials: int) -> Finding:
     }
     best = min(value, *known.values())
     limit = best + REACHED * (max(start for *_, start in found) - best)
-    directions = points / lengths[..., None]
+    directions = points / lengths[..., None].clamp(min=1e-12)
     means = directions.mean(0)
     shape = _Shape(
         together=float((directions - means.mean(0)).square().sum(-1).mean()),
         spread=float((directions - means).square().sum(-1).mean()),
         distance=max(_from_simplex(means[i :: layout.clusters]) for i in range(layout.clusters)),
     )
-    text = _in_words(layout, shape, *(x <= limit for x in known.values()))
-    if not sphere:
-        text += f"; length {float(lengths.mean()):.2f}, at most {RADIUS:g}"
+    text = _in_words(layout, shape, value, limit, *known.values())
+    if radius is not None:
+        text += f"; length {float(lengths.mean()):.2f}, at most {radius:g}"
     text += f"; reached from {sum(end <= limit for _, end, _ in found)} of {len(found)} starts"
     evidence = {
         "value": value,
@@ -340,7 +342,7 @@ def minimizer(subject: Subject, trials: int) -> Finding:
         "spread of all": shape.together,
         "spread within groups": shape.spread,
         "distance from a simplex": shape.distance,
-        "uniformity of the means": float(uniformity_loss(means)),
+        "uniformity of one of each group": _uniformity(directions[0]),
         "lengths": [float(lengths.min()), float(lengths.max())],
         "points": points.tolist(),
     }
@@ -359,24 +361,35 @@ class _Shape(NamedTuple):
 
 
 def _from_simplex(means: Tensor) -> float:
-    return float(frame_distance(means)) if bool(means.any()) else math.sqrt(2)
+    some = bool((means.norm(dim=1) > TOGETHER).any())
+    return float(frame_distance(means)) if some else math.sqrt(2)
 
 
-def _sees_directions_only(subject: Subject, layout: Layout) -> bool:
-    """Whether every point may have any length, at three arrangements."""
+def _uniformity(directions: Tensor) -> float:
+    return float(torch.pdist(directions).square().mul(-2).exp().mean().log())
+
+
+def _room(subject: Subject, layout: Layout) -> float | None:
+    """Radius of the ball to search in; None where every point may have any length."""
     generator = torch.Generator().manual_seed(5)
     shape = layout.members, layout.groups, C
-    for _ in range(3):
-        points = 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
-        longer = points * _factors(generator, *shape[:2], 1)
-        a, b = (_called(subject, layout, x).mean() for x in (points, longer))
-        if abs(float(a - b)) > EXACT * (1 + abs(float(a))):
-            return False
-    return True
+    points = 0.1 * torch.randn(3, *shape, generator=generator, dtype=torch.float64).tanh()
+    longer = points * _factors(generator, *points.shape[:-1], 1)
+    a, b = (torch.stack([_called(subject, layout, x).mean() for x in y]) for y in (points, longer))
+    if bool(((a - b).abs() <= EXACT * (1 + a.abs())).all()):
+        return None
+    farthest = torch.nn.functional.normalize(points[0], dim=-1)
+    for radius in RADII[:-1]:
+        try:
+            _called(subject, layout, radius * farthest)
+        except ValueError:  # outside its ball
+            continue
+        return radius
+    return RADII[-1]
 
 
 def _descended(
-    subject: Subject, layout: Layout, sphere: bool, seed: int
+    subject: Subject, layout: Layout, radius: float | None, seed: int
 ) -> tuple[Tensor, float, float]:
     """Points at the end of a descent, the loss there, and at its start."""
     generator = torch.Generator().manual_seed(seed)
@@ -385,7 +398,7 @@ def _descended(
 
     def placed() -> Tensor:
         squares = free.square().sum(-1, keepdim=True)
-        return free * squares.rsqrt() if sphere else RADIUS * free * (1 + squares).rsqrt()
+        return free * squares.rsqrt() if radius is None else radius * free * (1 + squares).rsqrt()
 
     def value() -> Tensor:
         search.zero_grad()
@@ -414,22 +427,34 @@ def _known(layout: Layout) -> dict[str, Tensor]:
     }
 
 
-def _in_words(layout: Layout, shape: _Shape, one_point: bool, corners: bool) -> str:
-    """What the best points found resemble, given whether the arrangements of theory are as good."""
-    groups = "classes" if layout.group == "class" else f"{layout.group}s"
+def _plural(layout: Layout) -> str:
+    return "classes" if layout.group == "class" else f"{layout.group}s"
+
+
+def _in_words(
+    layout: Layout, shape: _Shape, value: float, limit: float, one_point: float, corners: float
+) -> str:
+    """What the best points found resemble, given their value and those of the known arrangements.
+
+    A value up to the limit is as good as the best.
+    """
+    groups = _plural(layout)
     of = f"{layout.groups} {groups}" if layout.clusters == 1 else f"{groups} of each cluster"
-    numbers = f"(distance {shape.distance:.0e}"
-    numbers += ")" if layout.members == 1 else f", spread {shape.spread:.0e})"
+    numbers = f"(distance {shape.distance:.1g}"
+    numbers += ")" if layout.members == 1 else f", spread {shape.spread:.1g})"
     each = "" if layout.members == 1 else f"each {layout.group} at one point, "
-    if one_point and corners:
-        free = "directions are free" if layout.members == 1 else f"each {layout.group} at one point"
-        return f"{free}: all at one point is as good as a simplex"
-    if one_point:
-        return f"all at one point (spread {shape.together:.0e})"
-    if corners and shape.distance < NEAR:
+    if max(one_point, corners) <= limit:
+        return f"{each}anywhere: all at one point is as good as a simplex"
+    if one_point <= limit and shape.together > TOGETHER:
+        return f"all at one point, but the points found are as good (spread {shape.together:.1g})"
+    if one_point <= limit:
+        return f"all at one point (spread {shape.together:.1g})"
+    if corners <= limit < value:
+        return f"a simplex of the {of}, better than the points found {numbers}"
+    if corners <= limit and max(shape.distance, shape.spread) > NEAR:
+        return f"a simplex of the {of}, but the points found are as good {numbers}"
+    if corners <= limit:
         return f"{each}the {of} at the corners of a simplex {numbers}"
-    if corners:
-        return f"a simplex of the {of} is as good as the points found, which are none {numbers}"
     if shape.spread <= TOGETHER:
         return f"{each}the {of} not at the corners of a simplex {numbers}"
     return f"the points of a {layout.group} are not at one point {numbers}"
@@ -476,16 +501,15 @@ def _forces(subject: Subject, similarities: list[float], positive: float) -> _Fo
         points = torch.stack([first, turned])[: min(layout.members, 2)]
         options = {} if subject.default_reduction is None else {"reduction": "none"}
         loss = _called(subject, layout, points, **options)
-        loss = loss[0] if options else loss.mean()
+        loss = loss[0] if loss.ndim else loss  # the anchor's own, where there is one
         return torch.autograd.grad(loss, anchor)[0] @ rotation.T
 
     try:
         slope = gradient(axes)
         turned = gradient(_rotations(1, torch.Generator().manual_seed(6), DIMENSION)[0])
-    except (RuntimeError, ValueError, TypeError) as error:
-        return Finding(
-            "not applicable", f"it does not take five pairs in {DIMENSION} dimensions: {error}"
-        )
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        size = f"{N} unit vectors and partners in {DIMENSION} dimensions"
+        return Finding("not applicable", f"it does not take {size}: {error}")
     if bool(((slope - turned).abs() > 1e-6 * (1 + slope.abs().max())).any()):
         return Finding("not applicable", "it is no function of the embeddings' similarities")
     forces = slope[1 : 1 + len(known)] / across
@@ -516,7 +540,7 @@ def false_negatives(subject: Subject, trials: int) -> Finding:
         return forces
     pushes = forces.pushes.clamp(min=0)
     share = float(pushes[0] / pushes.sum())
-    text = f"it takes {share:.2%} of the push, where an even share is 25%"
+    text = f"the false negative takes {share:.1%} of the push on four; an even share is 25%"
     return Finding("measured", text, 1, share, forces.evidence)
 
 
@@ -529,23 +553,24 @@ def hard_negatives(subject: Subject, trials: int) -> Finding:
     similarity 0.2 to 0.95: it fades where negatives and positives are coupled.
     """
     similarities = [0.8, 0.5, 0.2, -0.1]
-    forces, near, far = (_forces(subject, similarities, positive=s) for s in (0.8, 0.95, 0.2))
+    forces, found, lost = (_forces(subject, similarities, positive=s) for s in (0.8, 0.95, 0.2))
     if isinstance(forces, Finding):
         return forces
     hard, _, easy, _ = forces.pushes.tolist()
     evidence = dict(forces.evidence)
     if (
         "pull on the positive" in evidence
-        and isinstance(near, _Forces)
-        and isinstance(far, _Forces)
+        and isinstance(found, _Forces)
+        and isinstance(lost, _Forces)
     ):
-        change = float(near.pushes.sum() / far.pushes.sum())
+        change = float(found.pushes.sum() / lost.pushes.sum())
         evidence["push with the positive at 0.95, of that at 0.2"] = change
-    if easy <= 0:
-        text = f"a negative at 0.2 is {'pulled' if easy < 0 else 'not pushed'}, one at 0.8 is"
-        return Finding("measured", text, 1, math.inf, evidence)
-    text = f"a negative at 0.8 is pushed {hard / easy:,.3g} times as hard as one at 0.2"
-    return Finding("measured", text, 1, hard / easy, evidence)
+    if min(hard, easy) > 0:
+        text = f"a negative at 0.8 is pushed {hard / easy:,.3g} times as hard as one at 0.2"
+        return Finding("measured", text, 1, hard / easy, evidence)
+    near, far = ("pushed" if f > 0 else "pulled" if f < 0 else "left alone" for f in (hard, easy))
+    text = f"a negative at 0.8 is {near}, one at 0.2 is {far}"
+    return Finding("measured", text, 1, math.inf if hard > 0 else None, evidence)
 
 
 PROPERTIES: dict[str, Callable[[Subject, int], Finding]] = {
