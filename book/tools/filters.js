@@ -26,6 +26,7 @@
       // A heading over nothing would only be in the way.
       for (const section of sections) section.hidden = items.every((item) => item.hidden || !section.contains(item));
       output.textContent = `${items.filter((item) => !item.hidden).length} of ${items.length}`;
+      form.dispatchEvent(new Event("filtered"));
     }
 
     function read() {

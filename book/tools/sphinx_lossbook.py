@@ -7,9 +7,10 @@
 * ``{verdict}`key` `` says what came of a paper's claim and links to its entry in the claims ledger.
 * ``{item} part=classification year=2019`` holds Markdown in a block with these data attributes, for filters.
 * ``{filters} .card`` with menus in YAML puts the search field and the menus for such blocks on a page.
-* ``{contract}`focal_loss: proper` `` says what came of a property of a loss and links to the evidence; a loss's
-  entry in the reference ends with the whole of its contract in a line.
+* ``{contract}`focal_loss: proper` `` says what came of a property of a loss and links to the evidence.
 * ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
+* A function's entry in the reference ends with the papers that it implements something of, a loss's with its
+  contract.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, ClassVar
@@ -81,6 +85,30 @@ def leave_out_thebe(app: Sphinx) -> None:
 def skip_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool:
     """A named tuple's fields stand in its docstring already."""
     return skip or str(getattr(member, "__doc__", "")).startswith("Alias for field number")
+
+
+@cache
+def papers_of_functions() -> dict[str, list[papers.Paper]]:
+    """The papers of each function, which is named with the module that it is defined in."""
+    found = defaultdict(list)
+    for paper in papers.load().values():
+        for path in paper.functions:
+            module, name = path.rsplit(".", 1)
+            found[f"{getattr(import_module(module), name).__module__}.{name}"].append(paper)
+    return found
+
+
+def name_papers(
+    app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]
+) -> None:
+    """The papers of a function and what came of their claims, below its docstring."""
+    named = [
+        f":cite:t:`{p.key}` (:ref:`atlas <paper-{p.key}>`, "
+        + (f":verdict:`{p.key}`)" if p.verdict in papers.MEASURED else f"{p.verdict})")
+        for p in papers_of_functions().get(name, ())
+    ]
+    if named:
+        lines += ["", f"Papers: {'; '.join(named)}."]
 
 
 class Colab(SphinxDirective):
@@ -179,7 +207,9 @@ class Chapters(SphinxDirective):
             count = sum(
                 (p.part, p.chapter) == (part["part"], chapter) for p in papers.load().values()
             )
-            lines.append(f"| {name} | {count} | {'' if documents else 'planned'} |")
+            here = self.env.app.builder.get_relative_uri(self.env.docname, "book/atlas")
+            link = f'<a href="{here}#chapter={chapter}">{count}</a>'
+            lines.append(f"| {name} | {link} | {'' if documents else 'planned'} |")
         return [*lines, ""]
 
 
@@ -255,6 +285,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure)
     app.connect("builder-inited", leave_out_thebe)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-docstring", name_papers, priority=900)  # after napoleon
     app.connect("builder-inited", serve_vendored_files)
     app.add_directive("colab", Colab)
     app.add_directive("papers", Papers)

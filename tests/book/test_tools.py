@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
 
-from lossbook.lab import papers
+from lossbook.lab import claims, papers
 
 TOOLS = Path(__file__).parents[2] / "book" / "tools"
 KEY = "leng2022polyloss"
 
 
 def tool(name: str) -> ModuleType:
-    """A fresh copy of one of the scripts in book/tools, as a module."""
+    """A fresh copy of one of the scripts in book/tools, as a module; it finds the others beside it."""
+    if str(TOOLS) not in sys.path:
+        sys.path.append(str(TOOLS))
     specification = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -191,52 +194,64 @@ def test_checkpoints_are_no_chapters(execute: ModuleType) -> None:
 
 
 @pytest.fixture
-def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = tool("pages")
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = tool("ledger")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "LEDGER", tmp_path)
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "chapters.yml").write_text("[{part: part, title: The part}]")
     return module
 
 
 def test_the_ledger_is_not_written_without_a_recorded_run(
-    pages: ModuleType, atlas: dict[str, papers.Paper]
+    ledger: ModuleType, atlas: dict[str, papers.Paper]
 ) -> None:
     with pytest.raises(SystemExit, match=f"no recorded run for {KEY}"):
-        pages.ledger()
+        ledger.pages()
 
 
 def test_the_ledger_shows_contradicted_claims_first(
-    pages: ModuleType, atlas: dict[str, papers.Paper], tmp_path: Path
+    ledger: ModuleType, atlas: dict[str, papers.Paper], tmp_path: Path
 ) -> None:
     atlas["b"] = replace(atlas[KEY], key="b", verdict="contradicted")
     atlas["c"] = replace(atlas[KEY], key="c", verdict="planned")
-    measured = '{"text": "high", "mean": 0.5, "low": 0.25, "high": 0.75, "seeds": 5}'
-    fact = '{"text": "equal", "mean": 1, "low": 1, "high": 1, "seeds": 0}'
-    for key in (KEY, "b"):
-        (tmp_path / f"{key}.json").write_text(
-            f'{{"statement": "Said.", "evidence": {{"gap": {measured}, "identity": {fact}}}}}'
-        )
+    gap = claims.Evidence(0.5, 0.25, 0.75, 5, "high")
+    for paper in (atlas[KEY], atlas["b"]):
+        evidence = {"gap": gap, "identity": claims.fact(True, "equal")}
+        claim = claims.Claim(paper.key, "Said.", paper.verdict, "small", evidence)
+        (tmp_path / f"{paper.key}.json").write_text(json.dumps(asdict(claim)))
     chapter = tmp_path / "chapters" / "part" / "chapter" / "two.ipynb"
     chapter.parent.mkdir(parents=True)
-    code = nbformat.v4.new_code_cell(f"claims.record('{KEY}')\nclaims.record('b')")
-    nbformat.write(nbformat.v4.new_notebook(cells=[code]), chapter)
+    cells = [
+        nbformat.v4.new_markdown_cell("## First\n\n### The $k$ largest"),
+        nbformat.v4.new_code_cell(f"claims.record('{KEY}')\nclaims.record('b')"),
+        nbformat.v4.new_markdown_cell("## Last"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), chapter)
     cites = nbformat.v4.new_markdown_cell(f"{KEY} and b are recorded elsewhere")
     nbformat.write(nbformat.v4.new_notebook(cells=[cites]), chapter.with_stem("one"))
-    text = pages.ledger()
+    text = ledger.pages()["claims.md"]
     assert text.index("## Contradicted") < text.index("{cite:t}`b`") < text.index("## Reproduced")
     assert text.index("## Reproduced") < text.index(f"{{cite:t}}`{KEY}`")
-    assert "(claim-b)=\n### " in text
-    assert "| reproduced | 1 |" in text and "without an experiment | 1 |" in text
-    assert "{doc}`/chapters/part/chapter/two`" in text and "*Tested here:* Said." in text
-    assert "- gap: high; difference +0.5 [+0.25, +0.75] over 5 seeds" in text
-    assert "- identity: equal\n" in text
+    assert "chapter=chapter verdict=contradicted\n:name: claim-b\n" in text
+    assert (
+        "| The part | 1 | 1 | 0 | 1 | 0 | 3 |" in text and "| all | 1 | 1 | 0 | 1 | 0 | 3 |" in text
+    )
+    link = '<a href="../chapters/part/chapter/two.html#the-k-largest">The $k$ largest</a>'
+    assert text.count(link) == 2
+    assert text.count(">Said.<") == text.count("gap: high") == text.count("identity: equal") == 2
+    assert text.count('aria-label="difference 0.5, 95 percent interval 0.25 to 0.75"') == 2
+    assert text.count("+0.5 [+0.25, +0.75], 5 seeds") == 2
 
 
 # --- the page on performance
 
 
-def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: Path) -> None:
+def test_the_performance_page_says_what_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performance = tool("performance")
+    monkeypatch.setattr(performance, "RESULTS", tmp_path)
     row = {
         "name": "sum of numbers",
         "tolerance": 1e-4,
@@ -260,7 +275,7 @@ def test_the_performance_page_says_what_was_missed(pages: ModuleType, tmp_path: 
     result = {"machine": machine, "parts": {"parity": [parity], "bench_sum": [row]}}
     (tmp_path / "a.json").write_text(json.dumps(result))
     (tmp_path / "b.json").write_text(json.dumps(result | {"machine": machine | {"device": "B"}}))
-    text = pages.performance()
+    text = performance.pages()["performance.md"]
     assert text.index("## A\n") < text.index("### Sum of numbers") < text.index("## B\n")
     assert text.index("### Sum of numbers") < text.index("### Agreement")  # whichever ran first
     text = text.replace("\N{NO-BREAK SPACE}", " ")
