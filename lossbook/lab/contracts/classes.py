@@ -1,24 +1,24 @@
-"""What a loss says of labels and probabilities: noise, honesty, decisions, and what leaves it unchanged.
+"""What a loss makes of labels and probabilities: noise, honesty, decisions, invariances.
 
-Three classes are played with, or the two of a loss of one score. The conditional risk of logits z under label
-probabilities q is
+Three classes are played with, or the two of a loss of one score. The conditional risk of logits z
+under label probabilities q is
 
     R(z; q) = sum_k q_k loss(z, k),
 
-what an example costs on average whose label is drawn from q. All distributions, and all starts of the search
-for minima, are one batch.
+what an example costs on average whose label is drawn from q. All distributions, and all starts of
+the search for minima, are one batch.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lossbook.classification import entmax, sparse_softmax, sparsemax
+from lossbook.classification.softmax import entmax, sparse_softmax, sparsemax
+from lossbook.classification.surrogates import exponential, hinge, squared, squared_hinge
 from lossbook.lab.contracts.finding import Finding
 from lossbook.lab.contracts.kinds import C, Subject
 from lossbook.lab.contracts.search import (
@@ -36,19 +36,28 @@ from lossbook.lab.contracts.search import (
 CLASSES = 3
 # Differences below this, relative to the numbers compared, may be rounding.
 ROUNDING = 1e-9
-# A decision is wrong if its class has at least so much less probability than the best: with less, the
-# difference in risk would be too small to tell from none.
+# A decision is wrong if its class has at least so much less probability than the best: with less,
+# the difference in risk would be too small to tell from none.
 LEAD = 0.1
 # By how much a wrong class leads at least, so that no tie-breaking makes it right.
 STRICT = 1e-6
-# Wrong decisions that cost at most so much more than the best logits found cost nothing: what the search
-# and the strict lead leave over, times the size of the risk.
+# Wrong decisions that cost at most so much more than the best logits found cost nothing: what the
+# search and the strict lead leave over, times the size of the risk.
 FREE = 1e-5
+# Who leads in a row of the search: a class, or
+ANYONE, SHIFTED = -1, -2
 # Probabilities that differ by less in total variation are one forecast.
 SAME = 0.01
 
 
 # --- Links ------------------------------------------------------------------------------------
+
+
+def _margin(f: Tensor, *, phi: Callable[[Tensor], Tensor] = hinge, **_: Any) -> Tensor:
+    """The probability that the best score tells, if it tells it; else the sigmoid."""
+    if phi in (squared, squared_hinge):
+        return ((1 + f) / 2).clamp(0, 1)
+    return (2 * f if phi is exponential else f).sigmoid()
 
 
 def _softmax(x: Tensor, **_: Any) -> Tensor:
@@ -68,17 +77,25 @@ def _conjugate_gradient(x: Tensor, *, conjugate: Callable[[Tensor], Tensor], **_
     return gradient(conjugate, x)
 
 
-#: How a loss's inputs are read as probabilities, (M, C) to (M, C), given its hyperparameters: for losses whose
-#: reading is not the softmax (for one score, the sigmoid). Add your own loss by its name.
+#: How a loss's inputs are read as probabilities, (M, C) to (M, C), given its hyperparameters: for
+#: losses whose reading is not the softmax (for one score, the sigmoid). Add your own loss by its
+#: name.
 LINKS: dict[str, Callable[..., Tensor]] = {
     "entmax_loss": lambda x, *, alpha=1.5, **_: entmax(x, alpha=alpha),
     "fenchel_young_loss": _conjugate_gradient,
     "harmonic_loss": _harmonic,
+    "margin_loss": _margin,
     "poly_focal_loss": lambda x, **_: x.sigmoid(),
     "sparse_softmax_loss": lambda x, *, k=10, **_: sparse_softmax(x, k=k),
     "sparsemax_loss": lambda x, **_: sparsemax(x),
     "spherical_softmax_loss": _spherical,
 }
+
+
+def _link_name(subject: Subject) -> str:
+    if subject.name in LINKS:
+        return "the loss's own"
+    return "sigmoid" if subject.kind_name == "scores, target" else "softmax"
 
 
 # --- Scores of classes ------------------------------------------------------------------------
@@ -87,8 +104,8 @@ LINKS: dict[str, Callable[..., Tensor]] = {
 class Game(NamedTuple):
     """A loss of class scores z (M, C), whatever it calls them: the larger, the likelier its class.
 
-    ``inputs`` makes of scores what the loss takes: one score for two classes is the second less the first,
-    distances and the even inputs of the spherical softmax are exponentials.
+    ``inputs`` makes of scores what the loss takes: one score for two classes is the second less the
+    first, distances and the even inputs of the spherical softmax are exponentials.
     """
 
     classes: int
@@ -152,13 +169,19 @@ class Minima(NamedTuple):
     q: Tensor  # (T, C)
     truth: Tensor  # (T, C), scores that the link reads as q
     honest: Tensor  # (T,), their risk
-    best: Tensor  # (T, C), the scores of the lowest risk found
-    least: Tensor  # (T,), that risk
-    wrong: Tensor  # (T, C, C): by class, the best scores at which it leads all others
-    wrong_least: Tensor  # (T, C)
-    ends: Tensor  # (T, F, C), where the descents without constraints ended
+    led: Tensor  # (T, C, C): for each class, the best scores found at which it leads
+    led_risk: Tensor  # (T, C)
+    ends: Tensor  # (T, F, C), where descents without constraints ended
     ends_risk: Tensor  # (T, F)
-    starts: int
+
+    @property
+    def best(self) -> Tensor:
+        """The scores of the lowest risk found, (T, C)."""
+        return self.ends[torch.arange(len(self.q)), self.ends_risk.argmin(1)]
+
+    @property
+    def least(self) -> Tensor:
+        return self.ends_risk.amin(1)
 
 
 def _truths(game: Game, trials: int) -> Tensor:
@@ -170,6 +193,8 @@ def _truths(game: Game, trials: int) -> Tensor:
         -odds.log()
     ).log()  # logarithms of exponential numbers: their softmax is uniform on the simplex
     z = z - z.mean(1, keepdim=True)
+    for _ in range(10):  # where the link is certain it says no more than that
+        z = torch.where(game.link(z).amax(1, keepdim=True) >= 1, z / 2, z)
     low, high = torch.full_like(z[:, :1], -50.0), torch.full_like(z[:, :1], 50.0)
     if (game.link(z).sum(1) - 1).abs().max() > ROUNDING:  # a probability for each class by itself
         for _ in range(100):
@@ -182,8 +207,12 @@ def _truths(game: Game, trials: int) -> Tensor:
 
 @once
 def minima(subject: Subject, trials: int) -> Minima:
-    """Minimizes the conditional risk: of all scores, of those that are the truth but for a shift, and of those
-    that decide for a given class."""
+    """Minimizes the conditional risk over all scores, and over those at which a given class leads.
+
+    The shift of the truth that costs least is found as well. All distributions and starts are one
+    batch. In the end it is minimized over all scores once more, from where less likely classes led
+    at the least risk: such a point is no minimum merely because
+    other descents did not come as far."""
     game = game_of(subject)
     classes = game.classes
     truth = _truths(game, trials)
@@ -192,46 +221,65 @@ def minima(subject: Subject, trials: int) -> Minima:
     generator = torch.Generator().manual_seed(SEED + 1)
     random = torch.randn(2, trials, classes, generator=generator, dtype=truth.dtype)
     top = torch.nn.functional.one_hot(q.argmax(1), classes).to(truth)
-    free = [truth, torch.zeros_like(truth), 3 * top, *random, 3 * random.flip(0)[0]]
 
-    # Rows of one batch; of those with a leader, it has x_k and the others x_k - x_j^2 - STRICT.
-    rows, leaders, origins = list(free), [-1] * len(free), torch.arange(trials)
-    rows.append(torch.zeros_like(truth))  # the shift of the truth
-    leaders.append(-2)
+    # For each row who leads (ANYONE, or the truth is shifted), where it starts, and its first step.
+    plan = [
+        *((ANYONE, z, 1.0) for z in (truth, torch.zeros_like(truth), random[0])),
+        *((ANYONE, z, 10.0) for z in (truth, 3 * top, 3 * random[1])),
+        (SHIFTED, torch.zeros_like(truth), 1.0),
+    ]
     for k in range(classes):
-        for z in (truth, random[0]):
+        for z, first in ((truth, 1.0), (random[0], 10.0)):
             highest = z.amax(1, keepdim=True)
-            root = (highest - z + 0.01).sqrt()
-            root[:, k] = highest[:, 0]
-            rows.append(root)
-            leaders.append(k)
-    leader = torch.tensor(leaders).repeat_interleave(trials).unsqueeze(1)
-    weights, origin = q.repeat(len(rows), 1), truth.repeat(len(rows), 1)
-    column = torch.arange(classes)
+            plan.append(
+                (
+                    k,
+                    torch.where(
+                        top.new_tensor(range(classes)) == k, highest, (highest - z + 0.01).sqrt()
+                    ),
+                    first,
+                )
+            )
+    leader = torch.tensor([k for k, _, _ in plan]).repeat_interleave(trials).unsqueeze(1)
+    weights, origin = q.repeat(len(plan), 1), truth.repeat(len(plan), 1)
 
     def scores(x: Tensor) -> Tensor:
-        ahead = x.gather(1, leader.clamp(min=0))
-        led = torch.where(column == leader, x, ahead - x.square() - STRICT)
+        """A leader k has x_k, the others x_k - x_j^2 - STRICT."""
+        leading = x.gather(1, leader.clamp(min=0))
+        led = torch.where(torch.arange(classes) == leader, x, leading - x.square() - STRICT)
         shifted = origin + x.mean(1, keepdim=True)
-        return torch.where(leader == -1, x, torch.where(leader == -2, shifted, led))
+        return torch.where(leader == ANYONE, x, torch.where(leader == SHIFTED, shifted, led))
 
-    x, risk = descend(lambda x: game.risk(scores(x), weights), torch.cat(rows))
-    z, risk = scores(x).unflatten(0, (-1, trials)), risk.unflatten(0, (-1, trials))
+    pace = torch.tensor([step for _, _, step in plan], dtype=q.dtype)
+    x, risk = descend(
+        lambda x: game.risk(scores(x), weights),
+        torch.cat([z for _, z, _ in plan]),
+        first=pace.repeat_interleave(trials).unsqueeze(1),
+    )
+    z, risk = (y.unflatten(0, (-1, trials)).transpose(0, 1) for y in (scores(x), risk))
+    free = sum(k == ANYONE for k, _, _ in plan)
 
-    count = len(free)
-    still_true = (game.link(z[count]) - q).abs().sum(1) < ROUNDING
-    start = game.risk(truth, q)
-    honest = torch.where(still_true, torch.minimum(risk[count], start), start)
-    truth = torch.where((still_true & (risk[count] < start)).unsqueeze(1), z[count], truth)
-    least, which = risk.min(0)
-    pairs = risk[count + 1 :].unflatten(0, (classes, -1))
-    wrong_least, better = pairs.min(1)
-    wrong = z[count + 1 :].unflatten(0, (classes, -1))
-    wrong = wrong.gather(1, better[:, None, :, None].expand(-1, 1, -1, classes)).squeeze(1)
-    return Minima(
-        game, q, truth, honest, z[which, origins], least, wrong.transpose(0, 1), wrong_least.T,
-        z[:count].transpose(0, 1), risk[:count].T, len(rows),
-    )  # fmt: skip
+    start, shift = game.risk(truth, q), z[:, free]
+    better = (risk[:, free] < start) & ((game.link(shift) - q).abs().sum(1) < ROUNDING)
+    honest = torch.where(better, risk[:, free], start)
+    truth = torch.where(better.unsqueeze(1), shift, truth)
+
+    led, led_risk = (y[:, free + 1 :].unflatten(1, (classes, -1)) for y in (z, risk))
+    led_risk, which = led_risk.min(2)
+    led = led.gather(2, which[..., None, None].expand(-1, -1, 1, classes)).squeeze(2)
+
+    wrong = torch.where(_lead(q) >= LEAD, led_risk, torch.inf).argmin(1)
+    again = led[torch.arange(trials), wrong].repeat(2, 1)
+    pace = torch.tensor([1.0, 10.0], dtype=q.dtype).repeat_interleave(trials).unsqueeze(1)
+    more, more_risk = descend(lambda z: game.risk(z, q.repeat(2, 1)), again, first=pace)
+    more, more_risk = (y.unflatten(0, (2, trials)).transpose(0, 1) for y in (more, more_risk))
+    ends, ends_risk = torch.cat([z[:, :free], more], 1), torch.cat([risk[:, :free], more_risk], 1)
+    return Minima(game, q, truth, honest, led, led_risk, ends, ends_risk)
+
+
+def _lead(q: Tensor) -> Tensor:
+    """How much less likely each class is than the likeliest."""
+    return q.amax(1, keepdim=True) - q
 
 
 def distance(p: Tensor, q: Tensor) -> Tensor:
@@ -245,8 +293,8 @@ def distance(p: Tensor, q: Tensor) -> Tensor:
 def symmetric(subject: Subject, trials: int) -> Finding:
     """The losses of an example under all labels add up to a constant.
 
-    Then flipping labels evenly moves no minimizer of the risk (Ghosh, Kumar and Sastry, 2017). Tried at inputs
-    from 0.1 to 10 times ordinary ones; refuted by two of them with different sums.
+    Then flipping labels evenly moves no minimizer of the risk (Ghosh, Kumar and Sastry, 2017).
+    Tried at inputs from 0.1 to 10 times ordinary ones; refuted by two of them with different sums.
     """
     if subject.arguments[-1] != "target" or not by_example(subject):
         return Finding("not applicable", "no loss of one example under every label")
@@ -274,11 +322,12 @@ def symmetric(subject: Subject, trials: int) -> Finding:
 
 
 def proper(subject: Subject, trials: int) -> Finding:
-    """The truth is a best forecast: logits that the link reads as q minimize the expected loss under q.
+    """The truth is a best forecast: logits read as q minimize the expected loss under q.
 
-    The link is the softmax (the sigmoid for one score) unless the loss has its own, in `LINKS`. Refuted by a q
-    and logits whose risk is below that of the truth's, at any shift of these that leaves them the truth. The
-    value is the largest total variation between q and what the link reads in the best logits found.
+    The link is the softmax (the sigmoid for one score) unless the loss has its own, in `LINKS`.
+    Refuted by a q and logits whose risk is below that of the truth's, at any shift of these that
+    leaves them the truth. The value is the largest total variation between q and what the link
+    reads in the best logits found.
     """
     if why := why_no_game(subject):
         return Finding("not applicable", why)
@@ -286,14 +335,14 @@ def proper(subject: Subject, trials: int) -> Finding:
     bias = distance(found.game.link(found.best), found.q)
     gain = found.honest - found.least
     gain = torch.where(gain > ROUNDING * (1 + found.honest.abs()), gain, 0)
-    evidence: dict[str, Any] = {"distributions": float(trials), "starts each": float(found.starts)}
+    evidence: dict[str, Any] = {"distributions": float(trials), "link": _link_name(subject)}
     largest = float(bias.max())
     if gain.max() > 0:
         i = int(gain.argmax())
         forecast = found.game.link(found.best[i : i + 1])[0]
         return Finding(
             "refuted",
-            f"the best forecast found is off by up to {largest:.2g}; here {gain[i]:.2g} is gained by it",
+            f"the best forecast found is off by up to {largest:.2g}; it gains up to {gain[i]:.2g}",
             trials,
             largest,
             {
@@ -304,7 +353,7 @@ def proper(subject: Subject, trials: int) -> Finding:
         )
     return Finding(
         "not refuted",
-        f"no logits found below the risk of the truth's; the minimizers are off by up to {largest:.1g}",
+        f"nothing found below the risk of the truth; the minimizers are off by up to {largest:.1g}",
         trials,
         largest,
         {**evidence, "closest call": float((found.honest - found.least).max())},
@@ -322,10 +371,10 @@ def _pair(found: Minima, i: int, other: Tensor, risk: Tensor) -> dict[str, Any]:
 
 
 def strictly_proper(subject: Subject, trials: int) -> Finding:
-    """The truth is the only best forecast: whatever minimizes the expected loss under q, the link reads as q.
+    """The truth is the only best forecast: what minimizes the expected loss under q is read as q.
 
-    Refuted where the loss is not proper, and else by logits that cost no more than the truth's and are read as a
-    forecast at least 0.01 away in total variation.
+    Refuted where the loss is not proper, and else by logits that cost no more than the truth's and
+    are read as a forecast at least 0.01 away in total variation.
     """
     if why := why_no_game(subject):
         return Finding("not applicable", why)
@@ -363,46 +412,41 @@ def strictly_proper(subject: Subject, trials: int) -> Finding:
 
 
 def calibrated(subject: Subject, trials: int) -> Finding:
-    """Wrong decisions cost: logits that put a less likely class first stay above the lowest expected loss.
+    """Wrong decisions cost: where a less likely class leads, the expected loss is not the lowest.
 
-    For each q and each class k with at least 0.1 less probability than the likeliest, the risk is minimized over
-    all logits and over those with the largest at k. Refuted where the second is no larger, but for what the
-    search leaves over. The value is the smallest difference found.
+    For each q and each class k with at least 0.1 less probability than the likeliest, the risk is
+    minimized over all logits and over those with the largest at k. Refuted where the second is no
+    larger, but for what the search leaves over. The value is the smallest difference found.
     """
     if why := why_no_game(subject):
         return Finding("not applicable", why)
     found = minima(subject, trials)
-    lead = found.q.amax(1, keepdim=True) - found.q
-    gap = torch.where(lead >= LEAD, found.wrong_least - found.least[:, None], torch.inf)
-    size = found.game.risk(torch.zeros_like(found.q), found.q) - found.least
+    gap = torch.where(_lead(found.q) >= LEAD, found.led_risk - found.least[:, None], torch.inf)
     i, k = divmod(int(gap.argmin()), gap.shape[1])
-    smallest = float(gap[i, k])
+    smallest, lead = float(gap[i, k]), float(_lead(found.q)[i, k])
+    likeliest = int(found.q[i].argmax())
+
+    def logits(z: Tensor) -> Any:
+        return numbers(found.game.inputs(z[None])[0])
+
     evidence = {
         "q": numbers(found.q[i]),
-        "best logits": numbers(found.game.inputs(found.best[i : i + 1])[0]),
-        "their risk": float(found.least[i]),
-        "the wrong class": float(k),
-        "logits that decide for it": numbers(found.game.inputs(found.wrong[i, k : k + 1])[0]),
-        "risk of those": float(found.wrong_least[i, k]),
-        "starts each": float(found.starts),
+        "logits that decide for a less likely class": logits(found.led[i, k]),
+        "their risk": float(found.led_risk[i, k]),
+        "best logits found": logits(found.best[i]),
+        "risk of those": float(found.least[i]),
+        "best logits found that decide for the likeliest": logits(found.led[i, likeliest]),
+        "risk of these": float(found.led_risk[i, likeliest]),
     }
-    cases = int((lead >= LEAD).sum())
-    if smallest <= FREE * max(1.0, float(size[i].abs())):
-        return Finding(
-            "refuted",
-            f"deciding for a class {lead[i, k]:.2g} less likely than the best costs nothing "
-            f"(a difference in risk of {smallest:.0e})",
-            cases,
-            smallest,
-            evidence,
-        )
-    return Finding(
-        "not refuted",
-        f"wrong decisions cost at least {smallest:.2g} more than the best logits",
-        cases,
-        smallest,
-        evidence,
+    size = float((found.game.risk(torch.zeros_like(found.q), found.q) - found.least)[i].abs())
+    cases = int((_lead(found.q) >= LEAD).sum())
+    if smallest <= FREE * max(1.0, size):
+        text = f"to decide for a class {lead:.2g} less likely than the best costs nothing"
+        return Finding("refuted", text, cases, smallest, evidence)
+    text = (
+        f"to decide for a less likely class costs at least {smallest:.2g} ({lead:.2g} less likely)"
     )
+    return Finding("not refuted", text, cases, smallest, evidence)
 
 
 # --- Invariances ------------------------------------------------------------------------------
@@ -469,7 +513,8 @@ def scale_invariant(subject: Subject, trials: int) -> Finding:
 def permutation_equivariant(subject: Subject, trials: int) -> Finding:
     """Classes have no names that matter: renaming them in logits and label changes nothing.
 
-    loss(z_pi, pi(y)) = loss(z, y), tried with every permutation pi; for one score, loss(-f, 1 - y) = loss(f, y).
+    loss(z_pi, pi(y)) = loss(z, y), tried with every permutation pi; for one score, loss(-f, 1 - y)
+    = loss(f, y).
     """
     if why := why_no_game(subject):
         return Finding("not applicable", why)
@@ -535,34 +580,38 @@ def gradient_when_wrong(subject: Subject, trials: int) -> Finding:
 
 
 def gradient_at_the_optimum(subject: Subject, trials: int) -> Finding:
-    """The norm of the gradient of the expected loss at the best logits found, and how flat it is there.
+    """The gradient's norm at the lowest expected loss found, and how flat it is there.
 
-    Zero at a smooth minimum, or far out where the loss is flat; not at a kink. Flat directions are counted by
-    eigenvalues of the Hessian below a millionth of the largest, or of 1. The value is the median norm.
+    Zero at a smooth minimum, or far out where the loss is flat; not at a kink. Flat directions are
+    counted by eigenvalues of the Hessian below a millionth of the largest, or of 1. The value is
+    the median norm.
     """
     if why := why_no_game(subject):
         return Finding("not applicable", why)
     found = minima(subject, trials)
 
-    def risk(z: Tensor) -> Tensor:
-        return found.game.risk(z, found.q)
+    inputs = found.game.inputs(found.best)
 
-    norms = gradient(risk, found.best).norm(dim=1)
-    spectrum = torch.linalg.eigvalsh(hessian(risk, found.best).nan_to_num(0, 0, 0)).abs()
+    def risk(flat: Tensor) -> Tensor:
+        return (found.q * found.game.table(flat.reshape(inputs.shape))).sum(1)
+
+    points = inputs.reshape(trials, -1)
+    norms = gradient(risk, points).norm(dim=1)
+    spectrum = torch.linalg.eigvalsh(hessian(risk, points).nan_to_num(0, 0, 0)).abs()
     flat = (spectrum <= 1e-6 * spectrum.amax(1, keepdim=True).clamp(min=1)).sum(1).double()
-    size = found.best.abs().amax(1)
+    size = points.abs().amax(1)
     median = float(norms.median())
     return Finding(
         "measured",
-        f"median norm {median:.1g}; flat in {flat.median():.0f} of {found.game.classes} directions; "
-        f"logits up to {size.median():.3g}",
+        f"median norm {median:.1g}; flat in {flat.median():.0f} of {points.shape[1]} directions; "
+        f"inputs up to {size.median():.3g}",
         trials,
         median,
         {
             "largest norm": float(norms.max()),
             "median of the largest curvature": float(spectrum.amax(1).median()),
             "median number of flat directions": float(flat.median()),
-            "median of the largest logit": float(size.median()),
+            "median of the largest input": float(size.median()),
         },
     )
 

@@ -1,7 +1,7 @@
-"""Many inputs of a loss at once: its values, gradients and curvatures there, and a search for minima.
+"""Many inputs of a loss at once: values, gradients, curvatures, and a search for minima.
 
-A property of all inputs is tried on hundreds of them. `Landscape` makes of a loss a function of the rows of
-one matrix, whatever its kind; `descend` minimizes such a function for all rows together.
+A property of all inputs is tried on hundreds of them. `Landscape` makes of a loss a function of the
+rows of one matrix, whatever its kind; `descend` minimizes such a function for all rows together.
 """
 
 from __future__ import annotations
@@ -175,15 +175,15 @@ def descend(
     function: Callable[[Tensor], Tensor],
     start: Tensor,
     *,
-    steps: int = 300,
-    first: float = 1.0,
+    steps: int = 200,
+    first: float | Tensor = 1.0,
     last: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
     """The lowest point seen from each row of starts (M, D), and the value there.
 
-    Adam with a short memory whose steps fall geometrically. As the size of a gradient does not count, it
-    goes on where slopes vanish and comes to rest at kinks; a minimum at infinity is followed for some 20
-    units.
+    Adam with a short memory whose steps fall geometrically from the first, one for all rows or (M,
+    1), to the last. As the size of a gradient does not count, it goes on where slopes vanish and
+    comes to rest at kinks; it gets some 12 times as far as its first step.
     """
     x, lowest = start.clone(), start.clone()
     least = torch.full_like(start[:, 0], torch.inf)

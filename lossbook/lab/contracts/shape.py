@@ -1,7 +1,8 @@
 """The shape of a loss as a function of its inputs: bounds, convexity, slopes and curvatures.
 
-A loss of single examples is examined as a function of the inputs of one example, any other as a function of
-all inputs of a small batch. Points are ordinary inputs of the loss's kind, multiplied by powers of ten.
+A loss of single examples is examined as a function of the inputs of one example, any other as a
+function of all inputs of a small batch. Points are ordinary inputs of the loss's kind, multiplied
+by powers of ten.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ CONSTANT = 1e12
 HALVINGS = 10
 # From how many points extremes are sought, and how many second derivatives are taken at most.
 DESCENTS, ENTRIES = 32, 150_000
-# How many rays are tried for the scales at which a loss takes its inputs, and how many points at most for one
-# that it accepts.
+# How many rays are tried for the scales at which a loss takes its inputs, and how many points at
+# most for one that it accepts.
 TRIED, SEARCHED = 10, 1000
 
 
@@ -46,8 +47,10 @@ TRIED, SEARCHED = 10, 1000
 
 
 class Rays(NamedTuple):
-    """Points along rays: one half of the rays start at zero, the others at an ordinary point, in the
-    direction of a random choice of coordinates."""
+    """Points along rays, from zero through ordinary points, or from these.
+
+    The latter go in the direction of some coordinates, chosen at random, of another point.
+    """
 
     land: Landscape
     scales: list[float]
@@ -84,7 +87,7 @@ def rays(subject: Subject, trials: int) -> Rays:
 
 
 def runs_off(values: Tensor, scales: list[float]) -> tuple[int, bool] | None:
-    """The ray, and whether outward, on which values (S, T) grow by no less from decade to decade."""
+    """The ray on which values (S, T) grow by no less from decade to decade, and whether outward."""
     for outward in (True, False):
         if (SCALES[-1] if outward else SCALES[0]) not in scales:
             continue  # the inputs have an end before
@@ -116,7 +119,7 @@ def place(land: Landscape, point: Tensor, label: Tensor, what: str = "point") ->
 
 
 def first_admitted(land: Landscape, points: Tensor, key: Tensor) -> int | None:
-    """Of points (M, D) that the loss accepts the one with the largest key (M,), if that is above zero."""
+    """The point that the loss accepts with the largest key (M,), if that is above zero."""
     for i in key.argsort(descending=True)[:SEARCHED].tolist():
         if key[i] <= 0:
             return None
@@ -131,8 +134,9 @@ def first_admitted(land: Landscape, points: Tensor, key: Tensor) -> int | None:
 def bounded_below(subject: Subject, trials: int) -> Finding:
     """There is a number that no value of the loss is below.
 
-    Values are followed along rays, over eight powers of ten: refuted where they fall by no less from one to the
-    next, up to the last. The infimum is then sought by descent from the lowest points.
+    Values are followed along rays, over eight powers of ten: refuted where they fall by no less
+    from one to the next, up to the last. The infimum is then sought by descent from the lowest
+    points.
     """
     return _bounded(subject, trials, sign=1)
 
@@ -140,8 +144,9 @@ def bounded_below(subject: Subject, trials: int) -> Finding:
 def bounded_above(subject: Subject, trials: int) -> Finding:
     """There is a number that no value of the loss is above.
 
-    Values are followed along rays, over eight powers of ten: refuted where they rise by no less from one to the
-    next, up to the last. The supremum is then sought by ascent from the highest points.
+    Values are followed along rays, over eight powers of ten: refuted where they rise by no less
+    from one to the next, up to the last. The supremum is then sought by ascent from the highest
+    points.
     """
     return _bounded(subject, trials, sign=-1)
 
@@ -183,9 +188,10 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
 def convex(subject: Subject, trials: int) -> Finding:
     """Along every segment the loss lies below its chord.
 
-    Tried at the middles of segments, which sees kinks, and by the smallest eigenvalue of the Hessian at 0.1 to 10
-    times ordinary inputs; a point where that is negative is made the middle of a segment along its eigenvector.
-    Refuted by two points whose middle has a value above the mean of theirs.
+    Tried at the middles of segments, which sees kinks, and by the smallest eigenvalue of the
+    Hessian at 0.1 to 10 times ordinary inputs; a point where that is negative is made the middle of
+    a segment along its eigenvector. Refuted by two points whose middle has a value above the mean
+    of theirs.
     """
     found = rays(subject, trials)
     land = found.land
@@ -262,9 +268,9 @@ class Jump(NamedTuple):
 def jump(found: Rays, function: Callable[[Tensor, Tensor], Tensor]) -> Jump | None:
     """Halves segments between points, keeping the half on which the function (M, K) changes more.
 
-    A function with a slope changes ever less on ever shorter halves. Where the change keeps more than
-    half its size while the segment gets a thousand times shorter, and a thousand times again, the function
-    jumps.
+    A function with a slope changes ever less on ever shorter halves. Where the change keeps more
+    than half its size while the segment gets a thousand times shorter, and a thousand times again,
+    the function jumps.
     """
     land = found.land
     near = [i for i, scale in enumerate(found.scales) if 0.1 <= scale <= 10]
@@ -296,8 +302,9 @@ def jump(found: Rays, function: Callable[[Tensor, Tensor], Tensor]) -> Jump | No
 def lipschitz(subject: Subject, trials: int) -> Finding:
     """The gradient has a largest norm.
 
-    Norms are followed along rays, over eight powers of ten: refuted where they grow by no less from one to the
-    next, up to the last, or where the value itself jumps between two points that halving brought together.
+    Norms are followed along rays, over eight powers of ten: refuted where they grow by no less from
+    one to the next, up to the last, or where the value itself jumps between two points that halving
+    brought together.
     """
     found = rays(subject, trials)
     land = found.land
@@ -310,9 +317,9 @@ def lipschitz(subject: Subject, trials: int) -> Finding:
 def smooth(subject: Subject, trials: int) -> Finding:
     """The gradient is Lipschitz: the curvature has a largest size.
 
-    The spectral norm of the Hessian is followed along rays, over eight powers of ten: refuted where it grows by no
-    less from one to the next, up to the last, or by a kink: two points that halving brought together and between
-    which the gradient jumps.
+    The spectral norm of the Hessian is followed along rays, over eight powers of ten: refuted where
+    it grows by no less from one to the next, up to the last, or by a kink: two points that halving
+    brought together and between which the gradient jumps.
     """
     found = rays(subject, trials)
     if leap := jump(found, lambda x, y: slope(found.land, x, y)):
