@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from lossbook.classification.softmax import entmax, sparse_softmax, sparsemax
-from lossbook.classification.surrogates import exponential, hinge, squared, squared_hinge
 from lossbook.lab.contracts.finding import Finding
 from lossbook.lab.contracts.kinds import C, Subject
 from lossbook.lab.contracts.search import (
@@ -31,6 +30,7 @@ from lossbook.lab.contracts.search import (
     numbers,
     once,
     per_example,
+    polish,
 )
 
 CLASSES = 3
@@ -51,13 +51,6 @@ SAME = 0.01
 
 
 # --- Links ------------------------------------------------------------------------------------
-
-
-def _margin(f: Tensor, *, phi: Callable[[Tensor], Tensor] = hinge, **_: Any) -> Tensor:
-    """The probability that the best score tells, if it tells it; else the sigmoid."""
-    if phi in (squared, squared_hinge):
-        return ((1 + f) / 2).clamp(0, 1)
-    return (2 * f if phi is exponential else f).sigmoid()
 
 
 def _softmax(x: Tensor, **_: Any) -> Tensor:
@@ -84,7 +77,6 @@ LINKS: dict[str, Callable[..., Tensor]] = {
     "entmax_loss": lambda x, *, alpha=1.5, **_: entmax(x, alpha=alpha),
     "fenchel_young_loss": _conjugate_gradient,
     "harmonic_loss": _harmonic,
-    "margin_loss": _margin,
     "poly_focal_loss": lambda x, **_: x.sigmoid(),
     "sparse_softmax_loss": lambda x, *, k=10, **_: sparse_softmax(x, k=k),
     "sparsemax_loss": lambda x, **_: sparsemax(x),
@@ -274,6 +266,9 @@ def minima(subject: Subject, trials: int) -> Minima:
     more, more_risk = descend(lambda z: game.risk(z, q.repeat(2, 1)), again, first=pace)
     more, more_risk = (y.unflatten(0, (2, trials)).transpose(0, 1) for y in (more, more_risk))
     ends, ends_risk = torch.cat([z[:, :free], more], 1), torch.cat([risk[:, :free], more_risk], 1)
+    best = ends[torch.arange(trials), ends_risk.argmin(1)]
+    best, least = polish(lambda z: game.risk(z, q), best)
+    ends, ends_risk = torch.cat([ends, best[:, None]], 1), torch.cat([ends_risk, least[:, None]], 1)
     return Minima(game, q, truth, honest, led, led_risk, ends, ends_risk)
 
 
@@ -294,13 +289,13 @@ def symmetric(subject: Subject, trials: int) -> Finding:
     """The losses of an example under all labels add up to a constant.
 
     Then flipping labels evenly moves no minimizer of the risk (Ghosh, Kumar and Sastry, 2017).
-    Tried at inputs from 0.1 to 10 times ordinary ones; refuted by two of them with different sums.
+    Tried at inputs from 0.01 to 100 times ordinary ones; refuted by two of them with different sums.
     """
     if subject.arguments[-1] != "target" or not by_example(subject):
         return Finding("not applicable", "no loss of one example under every label")
     classes = C if subject.kind.classes else 2
     inputs = draw(subject, (trials, C))
-    scale = torch.logspace(-1, 1, trials, dtype=torch.float64)
+    scale = torch.logspace(-2, 2, trials, dtype=torch.float64)
     inputs = tuple(x * scale.reshape(-1, *[1] * (x.ndim - 1)) for x in inputs)
     sums = table_of(subject, classes)(*inputs).detach().sum(1)
     low, high = int(sums.argmin()), int(sums.argmax())
@@ -545,7 +540,7 @@ def _norm_at(subject: Subject, right: bool) -> Finding:
     if why := why_no_game(subject):
         return Finding("not applicable", why)
     game = game_of(subject)
-    z = [10.0, 0.0, -1.0] if right else [0.0, 10.0, 11.0]
+    z = [10.0, 0.0, 0.0] if right else [0.0, 10.0, 10.0]
     x = torch.tensor([z[: game.classes]], dtype=torch.float64)
     if game.classes == 2:
         x = game.inputs(x)
@@ -564,17 +559,18 @@ def _norm_at(subject: Subject, right: bool) -> Finding:
 
 
 def gradient_when_right(subject: Subject, trials: int) -> Finding:
-    """The norm of the gradient where the label's logit is 10 above all others.
+    """The norm of the gradient where the label's logit is 10 above all others, which are 0.
 
-    Of distances, where the label's is 10 below all others.
+    Of distances, where the label's is 0.1 and all others are 10.1. Zero also means an extreme: a loss
+    that neither shift nor scale changes can rise or fall no further there.
     """
     return _norm_at(subject, right=True)
 
 
 def gradient_when_wrong(subject: Subject, trials: int) -> Finding:
-    """The norm of the gradient where the label's logit is 10 below all others.
+    """The norm of the gradient where the label's logit is 0 and all others are 10.
 
-    Of distances, where the label's is 10 above all others.
+    Of distances, where the label's is 10.1 and all others are 0.1.
     """
     return _norm_at(subject, right=False)
 
