@@ -51,6 +51,7 @@ def contract(
 
     Raises:
         ValueError: for an unknown kind or property, and for trials below 1.
+        Exception: what the loss itself raises when it is called, with a note that names the property.
 
     Pitfall: the trials are points of moderate size in few dimensions. A property that fails only far out, or
     only with hundreds of classes, is not refuted here.
@@ -65,6 +66,12 @@ def contract(
     if unknown := set(chosen) - set(examiners):
         raise ValueError(f"properties must be among {', '.join(examiners)}, got {sorted(unknown)}")
     subject = Subject(name or str(getattr(loss, "__name__", "loss")), loss, kind, settings)
-    findings = {name: examiners[name](subject, trials) for name in chosen}
+    findings = {}
+    for each in chosen:
+        try:
+            findings[each] = examiners[each](subject, trials)
+        except Exception as error:
+            error.add_note(f"raised while {each!r} of {subject.name} was examined")
+            raise
     words = {name: getattr(value, "__name__", str(value)) for name, value in settings.items()}
     return Contract(subject.name, kind, words, findings)

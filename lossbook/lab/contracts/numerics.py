@@ -67,7 +67,6 @@ CLASSES = 12  # more than the ten that sparse softmax keeps, or it would be cros
 DECADES = range(1, 7)  # by which an end is approached; its neighbor is then 1e-6 away
 SAME = 1e-4  # residual of a fit, relative to the spread of the values, 100 times that distance
 CONVERGES = 0.9  # ratio of steps: below this for what shrinks like a power, 1 for a logarithm
-POWER = 0.1  # what grows more slowly than with this power is taken for a logarithm
 ROUNDING = 1e-9  # what is smaller than this share of the values may be rounding
 
 
@@ -131,7 +130,7 @@ def tendency(subject: Subject, name: str, value: float | None, end: float) -> st
         try:
             values = examples(subject, option)
         except Exception as error:  # a loss may refuse the end of its range
-            refusal = f"refused at {point:g} with {first_line(error)}"
+            refusal = f"at {point:g} it raises {first_line(error)}"
             continue
         if point == end and not values.isfinite().all():
             continue
@@ -161,22 +160,25 @@ def judged(subject: Subject, sequence: list[Tensor], option: dict[str, float], l
     level = last.abs().mean().item()
     steps = [(b - a).abs().mean().item() for a, b in pairwise(sequence)]
     alike = fits(subject, last) if spreads[-1] > ROUNDING * level else {}
-    names = " and ".join(alike)
+    varying = f", varying like {' and '.join(alike)}" if alike else ""
     if steps[1:] and steps[-1] > max(CONVERGES * steps[-2], ROUNDING * level):
-        order = math.log10(steps[-1] / steps[-2])
-        pace = f"log({large})" if order < POWER else f"({large})^{order:.2g}".removesuffix("^1")
-        return f"diverges like {pace}" + (f", and in proportion to {names}" if names else "")
+        order = round(math.log10(steps[-1] / steps[-2]), 1)
+        power = large if order == 1 else f"({large})^{order:g}"
+        return f"diverges like {power if order > 0 else f'log({large})'}{varying}"
     if spreads[-1] <= ROUNDING * level or (steps and spreads[-1] < CONVERGES * spreads[-2]):
-        constant = f"the constant {round(last.mean().item(), 4) + 0.0:g}"
-        return constant + (f", and what is left varies like {names}" if names else "")
+        return f"the constant {round(last.mean().item(), 4) + 0.0:g}{varying}"
     if alike:
-        return " and ".join(
-            name if slope == 1 and offset == 0 else f"{slope:g} {name} {offset:+g}"
-            for name, (slope, offset) in alike.items()
-        )
+        return " and ".join(affine(name, *line) for name, line in alike.items())
     if subject.kind.target and torch.equal(last, examples(subject, option, turn=1)):
         return "finite, and the same for all labels"
     return "finite, none of the other losses"
+
+
+def affine(name: str, slope: float, offset: float) -> str:
+    """A multiple of a loss and a constant, in words."""
+    factor = f"{slope:g} " if slope != 1 else ""
+    constant = f" {'+' if offset > 0 else '-'} {abs(offset):g}" if offset else ""
+    return f"{factor}{name}{constant}"
 
 
 def spread(values: Tensor) -> float:
@@ -430,7 +432,9 @@ def compared(
 
 # --- Memory ---------------------------------------------------------------------------------------
 
-FEW, SIZES = 4, (64, 128, 256)  # enough for the highest power to show, and for a cube to fit
+FEW = 4  # of what does not grow
+SIZES = (64, 128, 256, 512, 1024, 2048)
+ENOUGH = 2**24  # bytes after which no larger size is tried
 
 
 class LiveBytes(TorchDispatchMode):
@@ -462,33 +466,41 @@ def peak_bytes(subject: Subject, rows: int, classes: int) -> int:
 def memory_in_examples(subject: Subject, trials: int) -> Finding:
     """The power of the number of examples with which the peak memory of value and gradient grows.
 
-    It is the logarithm to base 2 of how the peak of live bytes grows from 128 examples to 256.
+    It is the logarithm to base 2 of how the peak of live bytes grows as the examples double, to 2048 or until
+    16 MiB are passed.
     """
-    return growth(subject, "examples", [(size, FEW) for size in SIZES])
+    return growth(subject, "examples", lambda size: (size, FEW))
 
 
 def memory_in_classes(subject: Subject, trials: int) -> Finding:
     """The power of the number of classes with which the peak memory of value and gradient grows.
 
-    It is the logarithm to base 2 of how the peak of live bytes grows from 128 classes to 256.
+    It is the logarithm to base 2 of how the peak of live bytes grows as the classes double, to 2048 or until
+    16 MiB are passed.
     """
     if not subject.kind.classes:
         return Finding("not applicable", "its inputs do not have a number for each class")
     if "embeddings" in subject.arguments:
         return Finding("not applicable", "its prototypes are given, in one number")
-    return growth(subject, "classes", [(FEW, size) for size in SIZES])
+    return growth(subject, "classes", lambda size: (FEW, size))
 
 
-def growth(subject: Subject, what: str, shapes: list[tuple[int, int]]) -> Finding:
+def growth(subject: Subject, what: str, shape: Callable[[int], tuple[int, int]]) -> Finding:
     subject(*batch(subject))  # what fails here is let through
-    try:
-        peaks = [peak_bytes(subject, *shape) for shape in shapes]
-    except Exception as error:
-        return Finding("not applicable", f"no gradient at this size: {first_line(error)}")
-    exponent = math.log2(peaks[-1] / peaks[-2])
-    text = f"grows with the power {exponent:.2f}: {peaks[-1] / 1024:.0f} KiB for {SIZES[-1]} {what}"
-    evidence = {what: list(SIZES), "bytes": peaks}
-    return Finding("measured", text, len(shapes), exponent, evidence)
+    peaks: list[int] = []
+    for size in SIZES:
+        try:
+            peaks.append(peak_bytes(subject, *shape(size)))
+        except Exception as error:
+            return Finding("not applicable", f"no gradient of {size} {what}: {first_line(error)}")
+        if peaks[-1] > ENOUGH:
+            break
+    powers = [math.log2(after / before) for before, after in pairwise(peaks)]
+    text = f"grows with the power {powers[-1]:.2f} up to {size} {what}, {peaks[-1] / 2**20:.2g} MiB"
+    if max(powers) > powers[-1] + 0.5:
+        text += f"; with the power {max(powers):.2f} while they are fewer"
+    evidence = {what: list(SIZES[: len(peaks)]), "bytes": peaks, "powers": powers}
+    return Finding("measured", text, len(peaks), powers[-1], evidence)
 
 
 PROPERTIES: dict[str, Callable[[Subject, int], Finding]] = {
