@@ -444,7 +444,8 @@ def _in_words(
     numbers += ")" if layout.members == 1 else f", spread {shape.spread:.1g})"
     each = "" if layout.members == 1 else f"each {layout.group} at one point, "
     if max(one_point, corners) <= limit:
-        return f"{each}anywhere: all at one point is as good as a simplex"
+        free = f"{each}anywhere" if each else "directions are free"
+        return f"{free}: all at one point is as good as a simplex"
     if one_point <= limit and shape.together > TOGETHER:
         return f"all at one point, but the points found are as good (spread {shape.together:.1g})"
     if one_point <= limit:
@@ -566,8 +567,10 @@ def hard_negatives(subject: Subject, trials: int) -> Finding:
         change = float(found.pushes.sum() / lost.pushes.sum())
         evidence["push with the positive at 0.95, of that at 0.2"] = change
     if min(hard, easy) > 0:
-        text = f"a negative at 0.8 is pushed {hard / easy:,.3g} times as hard as one at 0.2"
-        return Finding("measured", text, 1, hard / easy, evidence)
+        ratio = hard / easy
+        times = f"{ratio:,.0f}" if 100 < ratio < 1e6 else f"{ratio:.3g}"
+        text = f"a negative at 0.8 is pushed {times} times as hard as one at 0.2"
+        return Finding("measured", text, 1, ratio, evidence)
     near, far = ("pushed" if f > 0 else "pulled" if f < 0 else "left alone" for f in (hard, easy))
     text = f"a negative at 0.8 is {near}, one at 0.2 is {far}"
     return Finding("measured", text, 1, math.inf if hard > 0 else None, evidence)

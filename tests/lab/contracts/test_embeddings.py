@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossbook.lab.contracts import Finding, contract, kinds
-from lossbook.lab.contracts.embeddings import LAYOUTS, PROPERTIES
+from lossbook.lab.contracts.embeddings import LAYOUTS, PROPERTIES, _rotations
 from lossbook.lab.contracts.kinds import Subject, kind_of
 
 LOSSES = {name: loss for name, loss in kinds.losses().items() if kind_of(loss) in LAYOUTS}
@@ -65,6 +65,13 @@ def test_what_a_loss_does_not_see(which: str) -> None:
     verdicts = {name: found(name, which).verdict for name in LOSSES}
     assert {name for name, verdict in verdicts.items() if verdict == "refuted"} == REFUTED[which]
     assert set(verdicts.values()) == {"refuted", "not refuted"}
+
+
+def test_rotations_turn_and_do_not_mirror() -> None:
+    drawn = _rotations(50, torch.Generator().manual_seed(0)).numpy()
+    np.testing.assert_allclose(drawn @ drawn.mT, np.eye(4)[None].repeat(50, 0), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(drawn), 1)
+    assert np.abs(drawn.mean(0)).max() < 0.3  # in all directions
 
 
 def test_the_rotation_that_refutes() -> None:
@@ -229,6 +236,7 @@ def test_what_attracts_all_collapses() -> None:
     finding = of_own(together, "embeddings", "minimizer")
     assert finding.text.startswith("all at one point")
     assert finding.evidence["spread of all"] < 1e-6
+    assert found("norm_loss", "minimizer").text.startswith("directions are free")
 
 
 def test_what_repels_its_own_pair() -> None:
@@ -320,6 +328,13 @@ def decoupled(similarities: Array, positive: float, temperature: float) -> float
     return float(np.log(2 * np.exp(similarities / temperature).sum()) - positive / temperature) / 2
 
 
+def estimated(similarities: Array, positive: float, temperature: float) -> float:
+    """Noise-contrastive estimate: the four others among 50 instances, log Z = 5."""
+    offset = 5 + math.log(4 / 50)
+    others = np.log1p(np.exp(similarities / temperature - offset)).sum()
+    return float(np.log1p(math.exp(offset - positive / temperature)) + others)
+
+
 def attraction_and_repulsion(similarities: Array, positive: float) -> float:
     """Both other views as negatives, with equal weights: twice the same sum over two."""
     cost = 2 - 2 * similarities
@@ -352,20 +367,20 @@ def slopes(loss: Callable[..., float], similarities: Array, *arguments: float) -
         ("info_nce_loss", info_nce, 0.1),
         ("nt_xent_loss", nt_xent, 0.5),
         ("decoupled_contrastive_loss", decoupled, 0.1),
-        ("pretext_contrastive_loss", None, None),
+        ("multistage_contrastive_loss", nt_xent, 0.5),
+        ("instance_nce_loss", estimated, 0.07),
         ("uniformity_loss", potential, None),
     ],
 )
 def test_forces_are_derivatives_by_similarity(
-    name: str, loss: Callable[..., float] | None, temperature: float | None
+    name: str, loss: Callable[..., float], temperature: float | None
 ) -> None:
     finding = found(name, "hard negatives")
     forces = finding.evidence["forces on the negatives"]
     assert finding.value == pytest.approx(forces[0] / forces[2])
     assert finding.evidence["similarities of the negatives"] == HARD.tolist()
-    if loss is not None:
-        known = [0.8] if temperature is None else [0.8, temperature]
-        np.testing.assert_allclose(forces, slopes(loss, HARD, *known), rtol=1e-4, atol=1e-9)
+    known = [0.8] if temperature is None else [0.8, temperature]
+    np.testing.assert_allclose(forces, slopes(loss, HARD, *known), rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.1, 0.5, 2.0])
