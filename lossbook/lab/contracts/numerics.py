@@ -1,4 +1,4 @@
-"""Properties of the numbers: precision, derivatives, tracers, memory, and what a loss tends to.
+"""Properties of the numbers: limits, precision, derivatives, transformations and memory.
 
 These properties are about failing too: a loss that works when it is called but raises under `torch.compile`,
 say, is refuted, by the first line of the error. What it raises when it is merely called is let through.
@@ -95,7 +95,8 @@ def hyperparameters(subject: Subject) -> dict[str, Any]:
     for name, parameter in subject.parameters.items():
         value = given.get(name, parameter.default)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name != "ignore_index" and (number or "float" in str(parameter.annotation)):
+        unset = value is None and "float" in str(parameter.annotation)
+        if name != "ignore_index" and (number or unset):
             found[name] = value
     return found
 
@@ -161,7 +162,7 @@ def judged(subject: Subject, sequence: list[Tensor], option: dict[str, float], l
     steps = [(b - a).abs().mean().item() for a, b in pairwise(sequence)]
     alike = fits(subject, last) if spreads[-1] > ROUNDING * level else {}
     varying = f", varying like {' and '.join(alike)}" if alike else ""
-    if steps[1:] and steps[-1] > max(CONVERGES * steps[-2], ROUNDING * level):
+    if steps[1:] and steps[-2] and steps[-1] > max(CONVERGES * steps[-2], ROUNDING * level):
         order = round(math.log10(steps[-1] / steps[-2]), 1)
         power = large if order == 1 else f"({large})^{order:g}"
         return f"diverges like {power if order > 0 else f'log({large})'}{varying}"
@@ -169,7 +170,8 @@ def judged(subject: Subject, sequence: list[Tensor], option: dict[str, float], l
         return f"the constant {round(last.mean().item(), 4) + 0.0:g}{varying}"
     if alike:
         return " and ".join(affine(name, *line) for name, line in alike.items())
-    if subject.kind.target and torch.equal(last, examples(subject, option, turn=1)):
+    turned = (examples(subject, option, turn=1) - last).abs().max().item()
+    if subject.kind.target and turned <= SAME * spreads[-1]:
         return "finite, and the same for all labels"
     return "finite, none of the other losses"
 
@@ -241,7 +243,7 @@ class Probe(NamedTuple):
     fine: float = 0.0  # the last scale at which nothing was wrong
     failed: float = 0.0  # the first at which something was
     fault: str = ""
-    point: dict[str, Any] = {}  # noqa: RUF012  # of a tuple, which nobody changes
+    point: dict[str, Any] | None = None
 
     @property
     def refutes(self) -> bool:
@@ -262,13 +264,13 @@ def range_in(dtype: torch.dtype) -> Callable[[Subject, int], Finding]:
         text = "; ".join(f"at {each.failed:g} {each.fault}" for each in probes if each.fault)
         refuting = [each for each in probes if each.refutes]
         evidence = {"largest scale": upward.fine, "smallest scale": downward.fine}
-        return Finding(
-            "refuted" if refuting else "not refuted",
-            text or f"all is well from 0 to {upward.fine:g}",
-            sum(each.tried for each in probes),
-            upward.fine,
-            evidence | (refuting[0].point if refuting else {}),
-        )
+        if refuting:
+            verdict, evidence = "refuted", evidence | (refuting[0].point or {})
+        else:
+            verdict = "not refuted" if upward.fine else "not applicable"
+        text = text or f"all is well from 0 to {upward.fine:g}"
+        tried = sum(each.tried for each in probes)
+        return Finding(verdict, text, tried, upward.fine, evidence)
 
     examine.__doc__ = (
         f"In {str(dtype).removeprefix('torch.')}, value and gradient are finite for 0 and for numbers "
@@ -355,7 +357,7 @@ def derivative_check(
         point = leaves(inputs)
         numbers = sum(x.numel() for x in point)
         try:
-            check(lambda *x: subject(x, target), point)
+            check(lambda *x: subject(x, target).sum(), point)
         except Exception as error:
             evidence = named(subject, inputs, target) | {"error": " ".join(str(error).split())}
             return Finding("refuted", first_line(error), numbers, evidence=evidence)
@@ -481,7 +483,7 @@ def memory_in_classes(subject: Subject, trials: int) -> Finding:
     if not subject.kind.classes:
         return Finding("not applicable", "its inputs do not have a number for each class")
     if "embeddings" in subject.arguments:
-        return Finding("not applicable", "its prototypes are given, in one number")
+        return Finding("not applicable", "the number of its prototypes is fixed here")
     return growth(subject, "classes", lambda size: (FEW, size))
 
 

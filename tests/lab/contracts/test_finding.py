@@ -25,7 +25,7 @@ CONTRACT = Contract(
 
 
 def test_unknown_verdict() -> None:
-    with pytest.raises(ValueError, match="verdict must be one of .* 'proved'"):
+    with pytest.raises(ValueError, match=r"verdict must be one of .* 'proved'"):
         Finding("proved", "beyond doubt")
 
 
@@ -91,7 +91,7 @@ def test_json_and_back() -> None:
 
 def test_contracts_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        CONTRACT["convex"].value = 1.0  # type: ignore[misc]
+        CONTRACT["convex"].value = 1.0
 
 
 @pytest.mark.parametrize(
