@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -54,15 +55,15 @@ class Fact:
 def disagreement(fact: Fact, finding: Finding) -> str:
     """How a finding differs from what is known, in words; empty where both agree.
 
-    A value agrees within the tolerance of the fact. What the fact says must occur in the text of the
-    finding or in its evidence.
+    A value agrees within the tolerance of the fact. What the fact says, a regular expression, must occur
+    in the text of the finding or in an entry of its evidence, ``name: value``.
     """
     words = [finding.text, *(f"{key}: {shown(entry)}" for key, entry in finding.evidence.items())]
     if finding.verdict not in AGREES[fact.theory]:
         return f"theory: {fact.theory}; found: {finding.short}: {finding.text}"
     if fact.value is not None and not near(finding.value, fact):
         return f"theory: {fact.value} within {fact.tolerance}; found: {finding.value}"
-    if fact.says is not None and not any(fact.says in line for line in words):
+    if fact.says is not None and not any(re.search(fact.says, line) for line in words):
         return f"theory: {fact.says}; found: {'; '.join(words)}"
     return ""
 

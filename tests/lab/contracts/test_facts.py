@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -53,6 +54,48 @@ def measured(subject: str) -> Contract:
 def test_the_contract_agrees_with_the_literature(fact: Fact) -> None:
     finding = measured(fact.subject)[fact.property]
     assert disagreement(fact, finding) == "", f"{fact.source}: {fact.note}\n{finding}"
+
+
+# --- by how much: what a loss that is not proper makes of the probabilities q
+
+
+def proportional(weights: list[float]) -> list[float]:
+    return [weight / sum(weights) for weight in weights]
+
+
+def half_the_log_odds(q: list[float]) -> list[float]:
+    return proportional([p**0.5 for p in q])
+
+
+def tilted(alpha: float) -> Callable[[list[float]], list[float]]:
+    return lambda q: proportional([p**alpha for p in q])
+
+
+FORECASTS: dict[str, Callable[[list[float]], list[float]]] = {
+    "cross_entropy(label_smoothing=0.1)": lambda q: [0.9 * p + 0.1 / len(q) for p in q],
+    "comp_sum_loss(tau=0.0)": tilted(1 / 2),
+    "comp_sum_loss(tau=1.7)": tilted(10 / 3),
+    "comp_sum_loss(tau=2.0)": lambda q: [float(p == max(q)) for p in q],
+    "vector_scaling_loss(gamma=0.0)": lambda q: proportional([p / n for n, p in enumerate(q, 1)]),
+    "margin_loss(phi=exponential)": half_the_log_odds,
+    "margin_loss(phi=savage)": half_the_log_odds,
+    "margin_loss": lambda q: [1 / (1 + math.e if p < 0.5 else 1 + 1 / math.e) for p in q],
+}
+
+
+@pytest.mark.parametrize("subject", FORECASTS)
+def test_an_improper_loss_is_off_by_what_its_formula_says(subject: str) -> None:
+    evidence = measured(subject)["proper"].evidence
+    expected = FORECASTS[subject](evidence["q"])
+    assert evidence["forecast at the minimizer"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_truth_is_a_function_of_the_forecast_of_focal_loss() -> None:
+    """q is in proportion to one over minus the slope of (1 - p)^2 (-log p), Charoenphakdee et al."""
+    evidence = measured("focal_loss")["proper"].evidence
+    forecast = evidence["forecast at the minimizer"]
+    slopes = [(1 - p) ** 2 / p - 2 * (1 - p) * math.log(p) for p in forecast]
+    assert evidence["q"] == pytest.approx(proportional([1 / slope for slope in slopes]), abs=1e-3)
 
 
 # --- the file
