@@ -30,7 +30,6 @@ from lossbook.lab.contracts.search import (
     numbers,
     once,
     per_example,
-    polish,
 )
 
 CLASSES = 3
@@ -211,42 +210,34 @@ def minima(subject: Subject, trials: int) -> Minima:
     q = game.link(truth)
     q = q / q.sum(1, keepdim=True)
     generator = torch.Generator().manual_seed(SEED + 1)
-    random = torch.randn(2, trials, classes, generator=generator, dtype=truth.dtype)
+    random = torch.randn(1, trials, classes, generator=generator, dtype=truth.dtype)
     top = torch.nn.functional.one_hot(q.argmax(1), classes).to(truth)
 
     # For each row who leads (ANYONE, or the truth is shifted), where it starts, and its first step.
     plan = [
-        *((ANYONE, z, 1.0) for z in (truth, torch.zeros_like(truth), random[0])),
-        *((ANYONE, z, 10.0) for z in (truth, 3 * top, 3 * random[1])),
+        *((ANYONE, z, 1.0) for z in (truth, torch.zeros_like(truth), 3 * top)),
+        *((ANYONE, z, 10.0) for z in (truth, random[0])),
         (SHIFTED, torch.zeros_like(truth), 1.0),
     ]
     for k in range(classes):
-        for z, first in ((truth, 1.0), (random[0], 10.0)):
-            highest = z.amax(1, keepdim=True)
-            plan.append(
-                (
-                    k,
-                    torch.where(
-                        top.new_tensor(range(classes)) == k, highest, (highest - z + 0.01).sqrt()
-                    ),
-                    first,
-                )
-            )
+        for z, pace in ((truth, 1.0), (random[0], 10.0)):
+            start = z.amax(1, keepdim=True) - z
+            start[:, k] = z.amax(1)
+            plan.append((k, start, pace))
     leader = torch.tensor([k for k, _, _ in plan]).repeat_interleave(trials).unsqueeze(1)
     weights, origin = q.repeat(len(plan), 1), truth.repeat(len(plan), 1)
 
     def scores(x: Tensor) -> Tensor:
-        """A leader k has x_k, the others x_k - x_j^2 - STRICT."""
+        """A leader k has x_k, the others x_k - |x_j| - STRICT."""
         leading = x.gather(1, leader.clamp(min=0))
-        led = torch.where(torch.arange(classes) == leader, x, leading - x.square() - STRICT)
+        led = torch.where(torch.arange(classes) == leader, x, leading - x.abs() - STRICT)
         shifted = origin + x.mean(1, keepdim=True)
         return torch.where(leader == ANYONE, x, torch.where(leader == SHIFTED, shifted, led))
 
-    pace = torch.tensor([step for _, _, step in plan], dtype=q.dtype)
     x, risk = descend(
         lambda x: game.risk(scores(x), weights),
         torch.cat([z for _, z, _ in plan]),
-        first=pace.repeat_interleave(trials).unsqueeze(1),
+        first=_paces([pace for _, _, pace in plan], trials),
     )
     z, risk = (y.unflatten(0, (-1, trials)).transpose(0, 1) for y in (scores(x), risk))
     free = sum(k == ANYONE for k, _, _ in plan)
@@ -262,14 +253,17 @@ def minima(subject: Subject, trials: int) -> Minima:
 
     wrong = torch.where(_lead(q) >= LEAD, led_risk, torch.inf).argmin(1)
     again = led[torch.arange(trials), wrong].repeat(2, 1)
-    pace = torch.tensor([1.0, 10.0], dtype=q.dtype).repeat_interleave(trials).unsqueeze(1)
-    more, more_risk = descend(lambda z: game.risk(z, q.repeat(2, 1)), again, first=pace)
+    more, more_risk = descend(
+        lambda z: game.risk(z, q.repeat(2, 1)), again, first=_paces([0.1, 1.0], trials)
+    )
     more, more_risk = (y.unflatten(0, (2, trials)).transpose(0, 1) for y in (more, more_risk))
     ends, ends_risk = torch.cat([z[:, :free], more], 1), torch.cat([risk[:, :free], more_risk], 1)
-    best = ends[torch.arange(trials), ends_risk.argmin(1)]
-    best, least = polish(lambda z: game.risk(z, q), best)
-    ends, ends_risk = torch.cat([ends, best[:, None]], 1), torch.cat([ends_risk, least[:, None]], 1)
     return Minima(game, q, truth, honest, led, led_risk, ends, ends_risk)
+
+
+def _paces(first: list[float], trials: int) -> Tensor:
+    """First steps for :func:`descend`, each for as many rows as there are trials."""
+    return torch.tensor(first, dtype=torch.float64).repeat_interleave(trials)[:, None, None]
 
 
 def _lead(q: Tensor) -> Tensor:

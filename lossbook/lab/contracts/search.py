@@ -16,6 +16,8 @@ from torch import Tensor
 from lossbook.lab.contracts.kinds import C, N, Subject
 
 SEED = 0
+# Where a search for a minimum at infinity ends, before rounding is all there is.
+FAR = 1e3
 Result = TypeVar("Result")
 
 
@@ -175,53 +177,49 @@ def descend(
     function: Callable[[Tensor], Tensor],
     start: Tensor,
     *,
-    steps: int = 200,
+    steps: int = 150,
     first: float | Tensor = 1.0,
-    last: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
     """The lowest point seen from each row of starts (M, D), and the value there.
 
-    Adam with a short memory whose steps fall geometrically from the first, one for all rows or (M,
-    1), to the last. As the size of a gradient does not count, it goes on where slopes vanish and
-    comes to rest at kinks; it gets some 12 times as far as its first step.
+    Shor's r-algorithm. A step goes down the gradient in a space of its own, where it has length 1. If
+    the function still falls at its end, the space is stretched and the next step is longer; else it is
+    halved along the difference of the last two gradients. So the search comes down along the bottom
+    of a valley, smooth or with a kink, and follows minima that lie at infinity, up to `FAR`.
+
+    Args:
+        function: maps rows (M, D) to values (M,).
+        start: (M, D).
+        steps: some 40 for each dimension.
+        first: the length of the first step, one for all rows or (M, 1, 1).
     """
-    x, lowest = start.clone(), start.clone()
+    x = lowest = start
     least = torch.full_like(start[:, 0], torch.inf)
-    mean, square = torch.zeros_like(x), torch.zeros_like(x)
-    for step in range(steps):
-        x.requires_grad_()
-        values = function(x)
-        slope = _gradient(values, x).nan_to_num()
-        x, values = x.detach(), values.detach()
-        better = values < least
-        least = torch.where(better, values, least)
+    space = first * torch.eye(x.shape[1], dtype=x.dtype).expand(len(x), -1, -1)
+    step, last = torch.zeros_like(x), torch.zeros_like(x)
+    for _ in range(steps):
+        leaf = x.detach().requires_grad_()
+        values = function(leaf)
+        slope = _gradient(values, leaf)
+        lost = ~(values.isfinite() & slope.isfinite().all(1)).unsqueeze(1)
+        slope = torch.where(lost, last, slope)
+        better = values.detach() < least
+        least = torch.where(better, values.detach(), least)
         lowest = torch.where(better.unsqueeze(1), x, lowest)
-        mean, square = torch.lerp(mean, slope, 0.2), torch.lerp(square, slope.square(), 0.1)
-        size = (square / (1 - 0.9 ** (step + 1))).sqrt() + 1e-150
-        rate = first * (last / first) ** (step / (steps - 1))
-        x = x - rate * (mean / (1 - 0.8 ** (step + 1))) / size
+
+        falling = (slope * step).sum(1) <= 0
+        turn = unit(space.mT @ (slope - last).unsqueeze(2))
+        halved = space - 0.5 * space @ turn @ turn.mT
+        space = torch.where(falling[:, None, None], 1.5 * space, halved)
+        x, space = torch.where(lost, lowest, x), torch.where(lost.unsqueeze(2), space / 8, space)
+        step = -(space @ unit(space.mT @ slope.unsqueeze(2))).squeeze(2)
+        x, last = (x + step).clamp(-FAR, FAR), slope
     return lowest, least
 
 
-def polish(
-    function: Callable[[Tensor], Tensor], points: Tensor, *, steps: int = 6
-) -> tuple[Tensor, Tensor]:
-    """Points (M, D) and values after steps of Newton's method, each only where it leads down.
-
-    Directions without curvature are left alone, those of negative curvature are followed downward.
-    """
-    x, value = points, function(points).detach()
-    for _ in range(steps):
-        scale, vectors = torch.linalg.eigh(hessian(function, x).nan_to_num(0, 0, 0))
-        scale = scale.abs()
-        flat = scale <= 1e-9 * scale.amax(1, keepdim=True)
-        along = (vectors.mT @ gradient(function, x).unsqueeze(2)).squeeze(2)
-        step = torch.where(flat, 0, along / torch.where(flat, 1, scale))
-        moved = x - (vectors @ step.unsqueeze(2)).squeeze(2)
-        reached = function(moved).detach()
-        x = torch.where((reached < value).unsqueeze(1), moved, x)
-        value = torch.fmin(value, reached)
-    return x, value
+def unit(columns: Tensor) -> Tensor:
+    """Columns (M, D, 1) of length 1; zero ones as they are."""
+    return columns / (columns.norm(dim=1, keepdim=True) + torch.finfo(columns.dtype).tiny)
 
 
 def numbers(tensor: Tensor) -> Any:
