@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from lossbook.lab import papers
 
@@ -134,7 +134,7 @@ def having(**choice: str) -> list[str]:
     return [c.title for c in CARDS if all(v in c.menus[menu] for menu, v in choice.items())]
 
 
-def menu(tab: Page, name: str) -> object:
+def menu(tab: Page, name: str) -> Locator:
     return tab.locator(f".lossbook-filters select[name={name}]")
 
 
