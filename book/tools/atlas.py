@@ -39,10 +39,9 @@ def pages() -> dict[str, str]:
         "verdict": list(papers.VERDICTS),
         "year": sorted(set(year.values())),
     }
-    controls = filters.controls(".lossbook-item", menus)
-    above = [picture(year), controls]
+    above = picture(year) + filters.controls(".lossbook-item", menus)
     sections = [HEADER.format(count=len(atlas)), ledger.totals()]
-    sections += [f"```{{raw}} html\n{html}\n```\n" for html in above]
+    sections.append(f"```{{raw}} html\n{above}\n```\n")
     for part in ledger.parts():
         sections.append(f"## {part['title']}\n")
         for chapter, title in part["chapters"].items():
@@ -53,9 +52,9 @@ def pages() -> dict[str, str]:
 
 
 def years() -> dict[str, str]:
-    """The year of each work in the bibliography."""
-    bibliography = parse_file(str(ROOT / "book" / "references.bib"))
-    return {key: entry.fields.get("year", "") for key, entry in bibliography.entries.items()}
+    """The year of each paper, as the bibliography has it."""
+    works = parse_file(str(ROOT / "book" / "references.bib")).entries
+    return {key: works[key].fields["year"] for key in papers.load()}
 
 
 def entry(paper: papers.Paper, year: str, chapter: str) -> str:
@@ -63,9 +62,8 @@ def entry(paper: papers.Paper, year: str, chapter: str) -> str:
     data = {"part": paper.part, "chapter": paper.chapter, "role": paper.role, "year": year}
     data["verdict"] = filters.slug(paper.verdict)
     measured = paper.verdict in papers.MEASURED
-    where = f"{{doc}}`{chapter} <parts/{paper.part}>` ({paper.verdict})"
-    if measured:
-        where = f"{ledger.place(paper)} ({chapter})"
+    planned = f"{{doc}}`{chapter} <parts/{paper.part}>` ({paper.verdict})"
+    where = f"{ledger.place(paper)} ({chapter})" if measured else planned
     lines = [
         f"```{{item}} {' '.join(f'{name}={value}' for name, value in data.items())}",
         f":name: paper-{paper.key}\n",
@@ -92,10 +90,12 @@ def entry(paper: papers.Paper, year: str, chapter: str) -> str:
 
 
 def anchor(paper: papers.Paper) -> str:
+    """The id of a paper's entry."""
     return nodes.make_id(f"paper-{paper.key}")
 
 
 def titles() -> dict[str, str]:
+    """The chapters' titles."""
     return {name: title for part in ledger.parts() for name, title in part["chapters"].items()}
 
 
@@ -153,9 +153,10 @@ def picture(year: dict[str, str]) -> str:
         body += "</tbody>"
     return (
         f"<style>{(HERE / 'atlas.css').read_text()}{widths}</style>"
-        f'<figure class="atlas" aria-label="All papers by chapter, year and verdict">{key()}'
-        f"<table><thead><tr><th></th>{head}</tr></thead>{body}</table>"
-        "<output>Every mark is a paper. Point at one to read its title; click to go to its entry.</output>"
+        f'<figure class="atlas" aria-label="All papers by chapter, year and verdict">{legend()}'
+        f'<table><thead><tr><th scope="col">chapter</th>{head}</tr></thead>{body}</table>'
+        '<output aria-live="off">Every mark is a paper. Point at one to read its title; click to go to its '
+        "entry.</output>"
         f"</figure><script>{(HERE / 'atlas.js').read_text()}</script>"
     )
 
@@ -171,10 +172,11 @@ def marks(chosen: list[papers.Paper], year: str) -> str:
 
 
 def mark(verdict: str) -> str:
+    """The sign of a verdict."""
     return f'<svg aria-hidden="true"><use href="#mark-{filters.slug(verdict)}"/></svg>'
 
 
-def key() -> str:
+def legend() -> str:
     """What the marks mean, and how many there are of each; it also holds their drawings."""
     drawings = "".join(
         f'<symbol id="mark-{filters.slug(verdict)}" viewBox="0 0 12 12">{drawing}</symbol>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +108,7 @@ def place(paper: papers.Paper) -> str:
     return f'<a href="../{document}.html#{nodes.make_id(heading)}">{heading}</a>'
 
 
+@cache
 def parts() -> list[dict[str, Any]]:
     """The seven parts and their chapters, in the order of reading."""
     return yaml.safe_load((ROOT / "data" / "chapters.yml").read_text())
