@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Fact:
         if (self.value is None) != (self.tolerance is None):
             raise ValueError("a value needs a tolerance, and a tolerance a value")
 
-    @property
+    @cached_property  # as a field is called property
     def subject(self) -> str:
         """The loss and its settings, ``comp_sum_loss(tau=2.0)``: the title of its contract."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())

@@ -7,11 +7,12 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from lossbook import classification
@@ -96,6 +97,24 @@ def test_the_truth_is_a_function_of_the_forecast_of_focal_loss() -> None:
     forecast = evidence["forecast at the minimizer"]
     slopes = [(1 - p) ** 2 / p - 2 * (1 - p) * math.log(p) for p in forecast]
     assert evidence["q"] == pytest.approx(proportional([1 / slope for slope in slopes]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tau", "factor", "loss"),
+    [
+        (0.0, 1, partial(LOSSES["weston_watkins_loss"], phi=function("exponential"))),
+        (1.0, 1, LOSSES["cross_entropy"]),
+        (2.0, 1 / 2, known.mean_absolute_error),
+    ],
+)
+def test_comp_sum_losses_end_where_mao_et_al_say(
+    tau: float, factor: float, loss: Callable[..., Tensor]
+) -> None:
+    """At sums of exponentials, cross-entropy and half the mean absolute error."""
+    z = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(50) % 4
+    expected = factor * loss(z, y).mean()
+    torch.testing.assert_close(LOSSES["comp_sum_loss"](z, y, tau=tau), expected)
 
 
 # --- the file
