@@ -30,6 +30,7 @@ from lossbook.lab.contracts.search import (
     numbers,
     once,
     per_example,
+    sparing,
 )
 
 CLASSES = 3
@@ -41,7 +42,7 @@ LEAD = 0.1
 # By how much a wrong class leads at least, so that no tie-breaking makes it right.
 STRICT = 1e-6
 # Wrong decisions that cost at most so much more than the best logits found cost nothing: what the
-# search and the strict lead leave over, times the size of the risk.
+# search and the strict lead leave over, times how much the loss varies over logits of 0 and 1.
 FREE = 1e-5
 # Who leads in a row of the search: a class, or
 ANYONE, SHIFTED = -1, -2
@@ -178,11 +179,10 @@ class Minima(NamedTuple):
 def _truths(game: Game, trials: int) -> Tensor:
     """Scores whose probabilities are of all sorts: even, without a majority, all but certain."""
     generator = torch.Generator().manual_seed(SEED)
-    shape = (trials, game.classes)
-    odds = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(min=1e-3)
-    z = (
-        -odds.log()
-    ).log()  # logarithms of exponential numbers: their softmax is uniform on the simplex
+    odds = torch.rand(trials, game.classes, generator=generator, dtype=torch.float64).clamp(
+        min=1e-3
+    )
+    z = (-odds.log()).log()  # so that their softmax is uniform on the simplex
     z = z - z.mean(1, keepdim=True)
     for _ in range(10):  # where the link is certain it says no more than that
         z = torch.where(game.link(z).amax(1, keepdim=True) >= 1, z / 2, z)
@@ -201,26 +201,26 @@ def minima(subject: Subject, trials: int) -> Minima:
     """Minimizes the conditional risk over all scores, and over those at which a given class leads.
 
     The shift of the truth that costs least is found as well. All distributions and starts are one
-    batch. In the end it is minimized over all scores once more, from where less likely classes led
-    at the least risk: such a point is no minimum merely because
-    other descents did not come as far."""
+    batch. In the end the search goes on, over all scores, from the least risk at which a less
+    likely class led: lest this be taken for a minimum because others did not come as far.
+    """
     game = game_of(subject)
     classes = game.classes
     truth = _truths(game, trials)
     q = game.link(truth)
     q = q / q.sum(1, keepdim=True)
     generator = torch.Generator().manual_seed(SEED + 1)
-    random = torch.randn(1, trials, classes, generator=generator, dtype=truth.dtype)
+    random = torch.randn(trials, classes, generator=generator, dtype=truth.dtype)
     top = torch.nn.functional.one_hot(q.argmax(1), classes).to(truth)
 
     # For each row who leads (ANYONE, or the truth is shifted), where it starts, and its first step.
     plan = [
         *((ANYONE, z, 1.0) for z in (truth, torch.zeros_like(truth), 3 * top)),
-        *((ANYONE, z, 10.0) for z in (truth, random[0])),
+        *((ANYONE, z, 10.0) for z in (truth, random)),
         (SHIFTED, torch.zeros_like(truth), 1.0),
     ]
     for k in range(classes):
-        for z, pace in ((truth, 1.0), (random[0], 10.0)):
+        for z, pace in ((truth, 1.0), (random, 10.0)):
             start = z.amax(1, keepdim=True) - z
             start[:, k] = z.amax(1)
             plan.append((k, start, pace))
@@ -283,7 +283,7 @@ def symmetric(subject: Subject, trials: int) -> Finding:
     """The losses of an example under all labels add up to a constant.
 
     Then flipping labels evenly moves no minimizer of the risk (Ghosh, Kumar and Sastry, 2017).
-    Tried at inputs from 0.01 to 100 times ordinary ones; refuted by two of them with different sums.
+    Tried at 0.01 to 100 times ordinary inputs; refuted by two of them with different sums.
     """
     if subject.arguments[-1] != "target" or not by_example(subject):
         return Finding("not applicable", "no loss of one example under every label")
@@ -427,9 +427,9 @@ def calibrated(subject: Subject, trials: int) -> Finding:
         "best logits found that decide for the likeliest": logits(found.led[i, likeliest]),
         "risk of these": float(found.led_risk[i, likeliest]),
     }
-    size = float((found.game.risk(torch.zeros_like(found.q), found.q) - found.least)[i].abs())
+    usual = found.game.losses(torch.eye(found.game.classes, dtype=found.q.dtype)).detach()
     cases = int((_lead(found.q) >= LEAD).sum())
-    if smallest <= FREE * max(1.0, size):
+    if smallest <= FREE * float(usual.max() - usual.min()):
         text = f"to decide for a class {lead:.2g} less likely than the best costs nothing"
         return Finding("refuted", text, cases, smallest, evidence)
     text = (
@@ -555,8 +555,8 @@ def _norm_at(subject: Subject, right: bool) -> Finding:
 def gradient_when_right(subject: Subject, trials: int) -> Finding:
     """The norm of the gradient where the label's logit is 10 above all others, which are 0.
 
-    Of distances, where the label's is 0.1 and all others are 10.1. Zero also means an extreme: a loss
-    that neither shift nor scale changes can rise or fall no further there.
+    Of distances, where the label's is 0.1 and all others are 10.1. A loss that neither shift nor
+    scale changes is at its least there, without a slope.
     """
     return _norm_at(subject, right=True)
 
@@ -607,14 +607,14 @@ def gradient_at_the_optimum(subject: Subject, trials: int) -> Finding:
 
 
 PROPERTIES: dict[str, Callable[[Subject, int], Finding]] = {
-    "symmetric": symmetric,
-    "proper": proper,
-    "strictly proper": strictly_proper,
-    "calibrated": calibrated,
-    "shift invariant": shift_invariant,
-    "scale invariant": scale_invariant,
-    "permutation equivariant": permutation_equivariant,
-    "gradient when right": gradient_when_right,
-    "gradient when wrong": gradient_when_wrong,
-    "gradient at the optimum": gradient_at_the_optimum,
+    "symmetric": sparing(symmetric),
+    "proper": sparing(proper),
+    "strictly proper": sparing(strictly_proper),
+    "calibrated": sparing(calibrated),
+    "shift invariant": sparing(shift_invariant),
+    "scale invariant": sparing(scale_invariant),
+    "permutation equivariant": sparing(permutation_equivariant),
+    "gradient when right": sparing(gradient_when_right),
+    "gradient when wrong": sparing(gradient_when_wrong),
+    "gradient at the optimum": sparing(gradient_at_the_optimum),
 }

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from lossbook.lab.contracts.finding import Finding
 from lossbook.lab.contracts.kinds import C, N, Subject
 
 SEED = 0
+# Trials of a loss that must be called for one input after another.
+ONE_BY_ONE = 10
 # Where a search for a minimum at infinity ends, before rounding is all there is.
 FAR = 1e3
 Result = TypeVar("Result")
@@ -56,6 +59,30 @@ def per_example(subject: Subject, inputs: tuple[Tensor, ...], target: Tensor) ->
     return values.flatten(1).sum(1) if values.ndim > 1 else values
 
 
+def sparing(examine: Callable[[Subject, int], Finding]) -> Callable[[Subject, int], Finding]:
+    """Fewer trials for a loss that must be called for one input after another."""
+
+    @functools.wraps(examine)
+    def examined(subject: Subject, trials: int) -> Finding:
+        return examine(subject, min(trials, ONE_BY_ONE) if one_by_one(subject) else trials)
+
+    return examined
+
+
+def one_by_one(subject: Subject) -> bool:
+    """Whether a loss has no value for each example, and looks at values, as `vmap` forbids."""
+    inputs, target = subject.inputs(), subject.target()
+    known = subject.default_reduction is not None
+    if by_example(subject) and (known or subject(inputs, target).ndim > 0):
+        return False
+    rows = tuple(torch.stack([x, x]) for x in inputs)
+    try:
+        torch.func.vmap(lambda *x: subject(x, target), randomness="same")(*rows)
+    except Exception:
+        return True
+    return False
+
+
 def by_example(subject: Subject) -> bool:
     """Whether the loss is one of single examples: has a target, and does not look at the batch."""
     if subject.arguments[-1] != "target" or subject.arguments[0] == "anchor":
@@ -88,9 +115,7 @@ class Landscape(NamedTuple):
     partners: Tensor  # (M, D), to each point another one that has the same label
     single: bool  # whether a point is one example
     names: tuple[str, ...]  # of the arguments that lie one after another in a row
-    admits: Callable[
-        [Tensor], bool
-    ]  # whether the loss accepts a point (D,), or all of several (K, D)
+    admits: Callable[[Tensor], bool]  # whether the loss accepts a point (D,), or all of (K, D)
     inside: Callable[[Tensor], Tensor]  # moves points to where the inputs may be
 
 
@@ -117,20 +142,17 @@ def landscape(subject: Subject, trials: int) -> Landscape:
             return per_example(subject, parts(points), labels)
         return row_by_row(lambda *x: subject(x, target).mean(), *parts(points))
 
-    def admits(point: Tensor) -> bool:
-        """Asked of the loss itself: where it is called by `vmap` it cannot look at its inputs."""
-        x = parts(point.reshape(-1, sum(sizes)))
-        labels = target[:1].expand(len(x[0]))
+    def admits(points: Tensor) -> bool:
+        """Asks the loss itself: where it is called by `vmap` it cannot look at its inputs."""
+        x = parts(points.reshape(-1, sum(sizes)))
         try:
-            rows = zip(*x, strict=True)
-            values = (
-                per_example(subject, x, labels)
-                if single
-                else torch.stack([subject(row, target).mean() for row in rows])
-            )
+            if single:
+                values = per_example(subject, x, target[:1].expand(len(x[0])))
+            else:
+                values = torch.stack([subject(row, target).sum() for row in zip(*x, strict=True)])
         except ValueError:
             return False
-        return bool(values.isfinite().all())
+        return not bool(values.isnan().any())
 
     def inside(points: Tensor) -> Tensor:
         return points.clamp(min=0) if "distances" in subject.arguments else points
@@ -182,10 +204,10 @@ def descend(
 ) -> tuple[Tensor, Tensor]:
     """The lowest point seen from each row of starts (M, D), and the value there.
 
-    Shor's r-algorithm. A step goes down the gradient in a space of its own, where it has length 1. If
-    the function still falls at its end, the space is stretched and the next step is longer; else it is
-    halved along the difference of the last two gradients. So the search comes down along the bottom
-    of a valley, smooth or with a kink, and follows minima that lie at infinity, up to `FAR`.
+    Shor's r-algorithm. A step goes down the gradient in a space of its own, where it has length 1.
+    If the function still falls at its end, the space is stretched and the next step is longer; else
+    it is halved along the difference of the last two gradients. So the search comes down along the
+    bottom of a valley, smooth or with a kink, and follows minima at infinity, up to `FAR`.
 
     Args:
         function: maps rows (M, D) to values (M,).
