@@ -45,9 +45,8 @@ def leaves(inputs: tuple[Tensor, ...], dtype: torch.dtype = torch.float64) -> tu
 
 
 def gradients(value: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Of the sum of the values, which is not formed: in half precision it could overflow."""
-    ones = torch.ones_like(value)
-    return torch.autograd.grad(value, inputs, ones, allow_unused=True, materialize_grads=True)
+    """Of the sum of the values; 0 for an input that the value does not depend on."""
+    return torch.autograd.grad(value.sum(), inputs, allow_unused=True, materialize_grads=True)
 
 
 def named(subject: Subject, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Any]:

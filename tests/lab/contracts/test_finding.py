@@ -15,7 +15,7 @@ CONTRACT = Contract(
     {"gamma": "2.0"},
     {
         "convex": Finding(
-            "refuted", "bends down & away", 7, -0.5, {"logits": [1.0, -2.0], "why": "<b>"}
+            "refuted", "bends <down> & away", 7, -0.5, {"logits": [1.0, -2.0], "why": "<b>"}
         ),
         "bounded below": Finding("not refuted", "0 at least", 200, 0.0),
         "Lipschitz": Finding("measured", "grows", 3, math.inf, {"slopes": [math.inf, math.nan]}),
@@ -47,7 +47,7 @@ def test_a_finding_says_how_much_was_tried() -> None:
 def test_printing() -> None:
     assert repr(CONTRACT).splitlines() == [
         "my <loss>(gamma=2.0): a loss of logits, target",
-        "  ✗ convex         refuted: bends down & away",
+        "  ✗ convex         refuted: bends <down> & away",
         "  ✓ bounded below  not refuted in 200 trials: 0 at least",
         "  ≈ Lipschitz      measured: grows",
         "  · symmetric      not applicable: it has no classes",
@@ -65,7 +65,7 @@ def test_card() -> None:
     ]
     convex = card.select_one("details")
     assert convex is not None and convex.summary is not None
-    assert convex.summary.get_text() == "✗ convex refuted bends down & away"
+    assert convex.summary.get_text() == "✗ convex refuted bends <down> & away"
     assert [item.get_text() for item in convex.select("li")] == ["logits: [1, -2]", "why: <b>"]
     assert not card.select("b")
     for name, finding in CONTRACT.findings.items():
