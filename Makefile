@@ -17,6 +17,7 @@ export OMP_NUM_THREADS ?= 1
 book: .venv/.ready
 	python $(TOOLS)/vendor.py
 	python $(TOOLS)/execute.py
+	python $(TOOLS)/contracts.py
 	python $(TOOLS)/pages.py
 	@# From nothing and with --all: an incremental build would keep pages that are gone, and pass over the
 	@# warnings of those that it does not read again.
@@ -49,7 +50,7 @@ lab: .venv/.ready
 	jupyter lab chapters
 
 clean:
-	rm -rf _build book/claims.md book/performance.md .venv dist
+	rm -rf _build book/atlas.md book/claims.md book/contracts book/explorer.md book/performance.md .venv dist
 
 .venv/.ready: pyproject.toml $(TOOLS)/torch.txt $(TOOLS)/oracles.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
