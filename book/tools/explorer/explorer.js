@@ -48,8 +48,8 @@ function address(state) {
 }
 
 function fromAddress() {
-  const pairs_ = location.hash.slice(1).split("&").map((pair) => pair.split("="));
-  return settled(Object.fromEntries(pairs_.map(([name, value = ""]) => [name, decodeURIComponent(value)])));
+  const entries = location.hash.slice(1).split("&").map((entry) => entry.split("="));
+  return settled(Object.fromEntries(entries.map(([name, value = ""]) => [name, value])));
 }
 
 let state = fromAddress();
@@ -64,31 +64,39 @@ function remember(chosen) {
 
 // --- Controls
 
+const signed = (number) => String(number).replace("-", "−");
+
 const rounded = (x) => Number(x.toPrecision(3));
 const shown = (control, value) =>
-  value === null ? "none" : control.choices ? control.choices[value] : String(rounded(value));
-const ends = (control) => {
-  if (control.scale === "stops") return [0, Object.keys(control.choices).length - 1];
-  return control.scale === "whole" ? [control.low, control.high] : [0, 1000];
-};
+  value === null ? "none" : control.choices ? control.choices[value] : signed(rounded(value));
 
-function position(control, value) {
-  const { low, high, scale, optional, choices } = control;
-  if (scale === "stops") return Object.keys(choices).indexOf(value);
-  if (scale === "whole") return value;
-  if (value === null) return 0;
-  const share = scale === "log" ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
-  return optional ? 1 + 999 * share : 1000 * share;
+// The largest of 1, 2, 5, 10, 20 ... that is at most x.
+function roundStep(x) {
+  const size = 10 ** Math.floor(Math.log10(x));
+  return Number((size * [5, 2, 1].find((m) => m * size <= x * (1 + 1e-9))).toPrecision(1));
 }
 
-function valueAt(control, place) {
-  const { low, high, scale, optional, choices } = control;
-  if (scale === "stops") return Object.keys(choices)[place];
-  if (scale === "whole") return place;
-  if (optional && place === 0) return null;
-  const share = optional ? (place - 1) / 999 : place / 1000;
-  const value = scale === "log" ? low * (high / low) ** share : low + (high - low) * share;
-  return Math.min(Math.max(rounded(value), low), high);
+// Where a slider goes: over the values themselves, or over places for stops and logarithmic ranges.
+const PLACES = 200;
+function track({ low, high, scale, optional, choices }) {
+  if (scale === "stops") return { min: 0, max: Object.keys(choices).length - 1, step: 1 };
+  if (scale === "log") return { min: 0, max: PLACES, step: 1 };
+  const step = scale === "whole" ? 1 : roundStep((high - low) / 100);
+  return { min: optional ? low - step : low, max: high, step }; // the place before the first says none
+}
+
+function place(control, value) {
+  const { low, high, scale, choices } = control;
+  if (scale === "stops") return Object.keys(choices).indexOf(value);
+  if (scale === "log") return PLACES * Math.log(value / low) / Math.log(high / low);
+  return value ?? track(control).min;
+}
+
+function valueAt(control, at_) {
+  const { low, high, scale, choices } = control;
+  if (scale === "stops") return Object.keys(choices)[at_];
+  if (scale === "log") return Math.min(Math.max(rounded(low * (high / low) ** (at_ / PLACES)), low), high);
+  return at_ < low ? null : rounded(at_);
 }
 
 const option = ([value, label]) => `<option value="${value}">${label}</option>`;
@@ -97,8 +105,8 @@ function controlElement(name, control) {
   const label = `<span>${control.label}</span>`;
   if (control.choices && control.scale !== "stops")
     return `<label>${label}<select data-control="${name}">${Object.entries(control.choices).map(option).join("")}</select></label>`;
-  const [low, high] = ends(control);
-  return `<label>${label}<input type="range" data-control="${name}" min="${low}" max="${high}" step="1">` +
+  const { min, max, step } = track(control);
+  return `<label>${label}<input type="range" data-control="${name}" min="${min}" max="${max}" step="${step}">` +
     `<output></output></label>`;
 }
 
@@ -143,7 +151,7 @@ function showControls() {
   for (const element of findAll("[data-control]")) {
     const name = element.dataset.control, control = controls[name];
     if (!control || element.tagName === "SELECT") { element.value = state[name]; continue; }
-    element.value = position(control, state[name]);
+    element.value = place(control, state[name]);
     element.nextElementSibling.textContent = shown(control, state[name]);
     element.setAttribute("aria-valuetext", shown(control, state[name]));
   }
@@ -249,7 +257,7 @@ function panels() {
   ];
   if (contrastive) {
     list.push({
-      name: "weight", title: "Share of each negative in the push", xLabel: "similarity of the negative to the anchor",
+      name: "weight", title: "Share of each negative in the force", xLabel: "similarity of the negative to the anchor",
       x: negativesOf(), lines: SIDES.map(forces), dots: true,
     });
   } else {
@@ -264,7 +272,6 @@ function panels() {
 
 // --- Panels
 
-const signed = (text) => String(text).replace("-", "−");
 const BOX = { width: 360, height: 236, left: 44, right: 8, top: 26, bottom: 38 };
 const COLORS = spec.palette, DASHES = ["", "7 4"];
 const stroke = (i) => `stroke="${COLORS[i]}" stroke-width="2.4"${DASHES[i] && ` stroke-dasharray="${DASHES[i]}"`}`;
@@ -340,21 +347,26 @@ function leave(event) {
 
 // --- What is seen, in numbers
 
-const digits = (x) => (Math.abs(x) < 5e-4 && x !== 0 ? x.toExponential(1).replace("e", "·10^") : String(Number(x.toPrecision(2))));
-const percent = (x) => `${(100 * x).toFixed(1)} %`;
+const SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+function digits(x) {
+  if (x === 0 || Math.abs(x) >= 5e-4 && Math.abs(x) < 1e4) return signed(Number(x.toPrecision(2)));
+  const [digit, exponent] = x.toExponential(1).split("e");
+  return signed(`${digit}·10${exponent.replace("+", "").replace("-", "⁻").replace(/\d/g, (d) => SUPERSCRIPT[d])}`);
+}
+const percent = (x) => `${(100 * x).toFixed(1)}\u00a0%`;
 const list = (texts) => `${texts[0]}, ${texts[1]}`;
 
 function weights(side) {
   const [hard, easy] = pull(side, [0.1, 0.9]);
-  const versus = Math.abs(easy) < 1e-12 ? (Math.abs(hard) < 1e-12 ? "neither counts" : "an easy one counts for nothing")
-    : `${digits(hard / easy)} times an easy one`;
+  const versus = Math.abs(easy) > 1e-12 ? `${digits(hard / easy)} times an easy one`.replace(/^1 times/, "as much as")
+    : Math.abs(hard) > 1e-12 ? "where an easy one counts for nothing" : "and an easy one counts for nothing either";
   return { hard, easy, versus };
 }
 
 function seen() {
   if (state.kind === "pairs") {
     const shares = SIDES.map(forces), s = negativesOf()[0];
-    const share = shares.map((f) => percent(Math.abs(f[0])));
+    const share = shares.map((f) => percent(f[0]));
     const none = shares.map((f) => f.every((x) => x === 0));
     const says = SIDES.map((side, i) => `${named(side)} ${none[i] ? "nothing at all" : share[i]}`);
     return `Of the force on the negatives, the hardest, at similarity ${rounded(s)}, receives under ${list(says)}; ` +
@@ -573,7 +585,7 @@ function show() {
 
 root_.addEventListener("input", moved);
 root_.addEventListener("change", moved);
-window.addEventListener("popstate", () => { state = fromAddress(); show(); });
+window.addEventListener("hashchange", () => { state = fromAddress(); show(); });
 findAll("svg[data-panel]").forEach((svg) => {
   svg.addEventListener("pointermove", point);
   svg.addEventListener("pointerleave", leave);

@@ -119,7 +119,7 @@ PAIRS: dict[str, dict[str, Control]] = {
     "info_loob_loss": {"temperature": TEMPERATURE},
     "info_nce_loss": {"temperature": TEMPERATURE},
     # The package has no default for the number of instances.
-    "instance_nce_loss": {"number": Control("", 50, 1, 1000, "log"), "temperature": TEMPERATURE},
+    "instance_nce_loss": {"number": whole(1, 1000, "", 50), "temperature": TEMPERATURE},
     "nt_xent_loss": {"temperature": TEMPERATURE},
     "robust_global_contrastive_loss": {"temperature": TEMPERATURE, "rho": linear(0, 10)},
     "weighted_decoupled_contrastive_loss": {"temperature": TEMPERATURE, "sigma": log(0.1, 10)},
@@ -254,7 +254,7 @@ PRESETS = [
     Preset(
         "Why focal?",
         "From which probability on does an example hardly count any more? Move B's gamma.",
-        "",
+        "kind=logits",
     ),
     Preset(
         "Does MAE survive noise?",

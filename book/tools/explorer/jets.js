@@ -102,12 +102,12 @@ function above(a, b) {
 function where(condition, a, b) {
   if (isNumber(condition)) return condition ? a : b;
   const result = condition.like();
-  for (let i = 0; i < result.value.length; i++) place(result, i, condition.value[i] ? a : b);
+  for (let i = 0; i < result.value.length; i++) copyExample(result, i, condition.value[i] ? a : b);
   return result;
 }
 
 // Copies what a jet says of example i.
-function place(result, i, source) {
+function copyExample(result, i, source) {
   const n = result.value.length;
   result.value[i] = at(source, i);
   if (isNumber(source)) return;
@@ -126,7 +126,7 @@ function descending(list) {
   const ranked = list.map(() => jet.like());
   for (let i = 0; i < jet.value.length; i++) {
     const order = [...list].sort((a, b) => at(b, i) - at(a, i));
-    order.forEach((source, rank) => place(ranked[rank], i, source));
+    order.forEach((source, rank) => copyExample(ranked[rank], i, source));
   }
   return ranked;
 }
