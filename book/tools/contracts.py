@@ -61,6 +61,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "nt_xent_loss": [{"temperature": 0.1}],
     "poly_loss": [{"epsilon": -1.0}, {"epsilon": 0.0}],
+    "sparse_softmax_loss": [{"k": 2}],  # by default k = 10, more than the classes that are tried
     "vector_scaling_loss": [{"gamma": 0.0}],
     "weston_watkins_loss": [{"phi": phi} for phi in (squared_hinge, logistic, exponential)],
     "z_loss": [{"sharpness": 5.0}],
