@@ -98,7 +98,7 @@ WITH_PROTOTYPES = LAYOUTS["embeddings, target"]._replace(
 # Vectors that a loss compares with, taken from the points: a teacher that has the same embeddings,
 # the memory of all other examples.
 COMPANIONS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
-    "nspt_loss": lambda p: {"teacher": _flat(p).detach()},
+    "nspt_loss": lambda p: {"teacher": _flat(p)},
     "instance_nce_loss": lambda p: {"noise": _without_self(p[1])},
 }
 # Never trained: with prototypes at zero nothing would be left to learn.
