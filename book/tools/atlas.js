@@ -16,30 +16,29 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const mark of marks) mark.tabIndex = mark === chosen ? 0 : -1;
   }
 
-  // The nearest mark in a direction; a step across rows counts more than one along them.
-  function next(from, [right, down]) {
-    const middle = (mark) => { const box = mark.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; };
-    const [x, y] = middle(from);
-    let best = from;
-    let least = Infinity;
-    for (const mark of marks.filter((mark) => !mark.classList.contains("dimmed"))) {
-      const [across, along] = [middle(mark)[0] - x, middle(mark)[1] - y];
-      const ahead = right ? right * across : down * along;
-      const aside = Math.abs(right ? along : across);
-      if (ahead > 1 && (right ? aside < 2 : true)) {
-        const far = right ? ahead : 10 * ahead + aside;
-        if (far < least) [best, least] = [mark, far];
-      }
-    }
-    return best;
+  // The mark before or after, or the nearest one of the rows above or below.
+  function next(from, key) {
+    const pale = (mark) => mark !== from && mark.classList.contains("dimmed");
+    const others = marks.filter((mark) => !pale(mark));
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (step) return others[others.indexOf(from) + step] ?? from;
+    const side = key === "ArrowUp" ? Node.DOCUMENT_POSITION_PRECEDING : Node.DOCUMENT_POSITION_FOLLOWING;
+    const row = from.closest("tr");
+    const start = from.getBoundingClientRect();
+    const distance = (mark) => {
+      const box = mark.getBoundingClientRect();
+      return 10 * Math.abs(box.y - start.y) + Math.abs(box.x - start.x);
+    };
+    return others
+      .filter((mark) => row.compareDocumentPosition(mark.closest("tr")) & side)
+      .reduce((best, mark) => (best && distance(best) <= distance(mark) ? best : mark), null) ?? from;
   }
 
-  const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
   picture.addEventListener("keydown", (event) => {
     const mark = event.target.closest("td a");
-    if (!mark || !(event.key in arrows)) return;
+    if (!mark || !/^Arrow(Left|Right|Up|Down)$/.test(event.key)) return;
     event.preventDefault();
-    const chosen = next(mark, arrows[event.key]);
+    const chosen = next(mark, event.key);
     reach(chosen);
     chosen.focus();
   });

@@ -237,6 +237,16 @@ def test_the_picture_is_used_with_the_keyboard(tab: Page) -> None:
     tab.keyboard.press("ArrowLeft")
     assert tab.evaluate(place)[0] == f"#{anchor(first.key)}"
 
+    choose(tab, {"verdict": "contradicted"})  # then the arrows visit only these
+    tab.locator(".atlas td a:not(.dimmed)").first.focus()
+    visited = [tab.evaluate(place)[0]]
+    for _ in range(8):
+        tab.keyboard.press("ArrowRight")
+        visited.append(tab.evaluate(place)[0])
+    contradicted = {f"#{anchor(k)}" for k, p in ATLAS.items() if p.verdict == "contradicted"}
+    assert set(visited[:-1]) == contradicted and visited[-1] == visited[-2]  # the last is the end
+
+    tab.locator(f'.atlas td a[href="#{anchor(first.key)}"]').focus()
     tab.keyboard.press("Enter")
     assert tab.url.endswith(f"#{anchor(first.key)}")
     expect(tab.locator(f"#{anchor(first.key)}")).to_be_in_viewport()
