@@ -54,9 +54,14 @@ def per_example(subject: Subject, inputs: tuple[Tensor, ...], target: Tensor) ->
     options = {"reduction": "none"} if subject.default_reduction is not None else {}
     values = subject(inputs, target, **options)
     if values.ndim == 0:  # a loss that only knows the mean
-        alone = lambda t, *x: subject(tuple(row[None] for row in x), t[None])  # noqa: E731
-        return row_by_row(alone, target, *inputs)
+        return row_by_row(lambda y, *x: alone(subject, y, *x), target, *inputs)
     return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+def alone(subject: Subject, label: Tensor, *inputs: Tensor) -> Tensor:
+    """The loss of one example, a scalar."""
+    options = {"reduction": "sum"} if subject.default_reduction is not None else {}
+    return subject(tuple(x[None] for x in inputs), label[None], **options).sum()
 
 
 def sparing(examine: Callable[[Subject, int], Finding]) -> Callable[[Subject, int], Finding]:
@@ -118,6 +123,19 @@ class Landscape(NamedTuple):
     admits: Callable[[Tensor], bool]  # whether the loss accepts a point (D,), or all of (K, D)
     inside: Callable[[Tensor], Tensor]  # moves points to where the inputs may be
 
+    def height(self, points: Tensor, labels: Tensor) -> Tensor:
+        """The values without a graph, (M, 1)."""
+        with torch.no_grad():
+            return self.value(points, labels).unsqueeze(1)
+
+    def slope(self, points: Tensor, labels: Tensor) -> Tensor:
+        """The gradients, (M, D)."""
+        return gradient(lambda x: self.value(x, labels), points)
+
+    def hessian(self, points: Tensor, labels: Tensor) -> Tensor:
+        """The second derivatives, (M, D, D); zero where they are not finite."""
+        return hessian(lambda x: self.value(x, labels), points).nan_to_num(0, 0, 0)
+
 
 @once
 def landscape(subject: Subject, trials: int) -> Landscape:
@@ -138,9 +156,13 @@ def landscape(subject: Subject, trials: int) -> Landscape:
         return tuple(x.reshape(-1, *s) for x, s in zip(columns, shapes, strict=True))
 
     def value(points: Tensor, labels: Tensor) -> Tensor:
-        if single:
-            return per_example(subject, parts(points), labels)
-        return row_by_row(lambda *x: subject(x, target).mean(), *parts(points))
+        x = parts(points)
+        if not single:
+            return row_by_row(lambda *x: subject(x, target).mean(), *x)
+        try:
+            return per_example(subject, x, labels)
+        except ValueError:  # some points it does not accept; `admits` will tell which
+            return row_by_row(lambda y, *x: alone(subject, y, *x), labels, *x)
 
     def admits(points: Tensor) -> bool:
         """Asks the loss itself: where it is called by `vmap` it cannot look at its inputs."""

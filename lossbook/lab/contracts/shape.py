@@ -19,8 +19,6 @@ from lossbook.lab.contracts.search import (
     SEED,
     Landscape,
     descend,
-    gradient,
-    hessian,
     landscape,
     numbers,
     once,
@@ -44,6 +42,13 @@ DESCENTS, ENTRIES = 32, 150_000
 TRIED, SEARCHED = 10, 1000
 
 
+# Between the powers of ten, how many points a ray that seems to run off is looked at again, and how
+# many such rays.
+STEPS, CANDIDATES = 31, 5
+# A function of points (M, D) and labels (M,) to numbers (M,).
+Size = Callable[[Tensor, Tensor], Tensor]
+
+
 # --- Rays -------------------------------------------------------------------------------------
 
 
@@ -63,10 +68,6 @@ class Rays(NamedTuple):
     slopes: Tensor  # (S, T), norms of the gradient
 
 
-def slope(land: Landscape, points: Tensor, labels: Tensor) -> Tensor:
-    return gradient(lambda x: land.value(x, labels), points)
-
-
 @once
 def rays(subject: Subject, trials: int) -> Rays:
     """Values and slopes along one ray for each trial."""
@@ -83,25 +84,33 @@ def rays(subject: Subject, trials: int) -> Rays:
     points = start + torch.tensor(scales, dtype=start.dtype).reshape(-1, 1, 1) * direction
     labels = land.labels.expand(points.shape[:2])
     flat = points.flatten(0, 1), labels.flatten()
-    with torch.no_grad():
-        values = land.value(*flat).reshape(labels.shape)
-    slopes = slope(land, *flat).norm(dim=1).reshape(labels.shape)
+    values = land.height(*flat).reshape(labels.shape)
+    slopes = land.slope(*flat).norm(dim=1).reshape(labels.shape)
     return Rays(land, scales, start, direction, points, labels, values, slopes)
 
 
-def runs_off(values: Tensor, scales: list[float]) -> tuple[int, bool] | None:
-    """The ray on which values (S, T) grow by no less from decade to decade, and whether outward."""
-    for outward in (True, False) if len(scales) > 4 else ():
-        if (SCALES[-1] if outward else SCALES[0]) not in scales:
+def runs_off(found: Rays, values: Tensor, size: Size) -> tuple[int, bool] | None:
+    """The ray on which values (S, T) of a size grow without end, and whether outward.
+
+    They grow by no less from decade to decade over the last three, and nowhere fall between: else
+    of many values that go up and down some would seem to grow.
+    """
+    for outward in (True, False):
+        if len(found.scales) < 4 or (SCALES[-1] if outward else SCALES[0]) not in found.scales:
             continue  # the inputs have an end before
         last = (values if outward else values.flip(0))[-4:]
         step = last.diff(dim=0)
         steady = (step[1:] >= STEADY * step[:-1]).all(0) & (step[0] > 0)
         noticed = step[-1] > 1e-6 * (1 + last[-1].abs())
         endless = (steady & noticed) | (last[-1] == torch.inf)
-        if endless.any():
-            growth = torch.where(endless, last[-1], -torch.inf)
-            return int(growth.argmax()), outward
+        growth = torch.where(endless, last[-1], -torch.inf)
+        scales = torch.logspace(1, 4, STEPS, dtype=values.dtype) ** (1 if outward else -1)
+        for ray in growth.argsort(descending=True)[:CANDIDATES].tolist():
+            points = found.start[ray] + scales.unsqueeze(1) * found.direction[ray]
+            if endless[ray]:
+                between = size(points, found.land.labels[ray].repeat(STEPS)).nan_to_num(torch.inf)
+                if (between[1:] >= between[:-1] - ROUNDING * between[:-1].abs()).all():
+                    return ray, outward
     return None
 
 
@@ -157,7 +166,7 @@ def bounded_above(subject: Subject, trials: int) -> Finding:
 def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
     found = rays(subject, trials)
     land, values = found.land, found.values
-    if end := runs_off(-sign * values, found.scales):
+    if end := runs_off(found, -sign * values, lambda x, y: -sign * land.height(x, y).squeeze(1)):
         ray, outward = end
         last = values[-1 if outward else 0, ray]
         return Finding(
@@ -172,7 +181,7 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
     starts, labels = found.points.flatten(0, 1)[first], found.labels.flatten()[first]
     ends, _ = descend(lambda x: sign * land.value(land.inside(x), labels), starts, steps=100)
     points, labels = torch.cat([land.inside(ends), starts]), labels.repeat(2)
-    reached = sign * land.value(points, labels).detach().nan_to_num(sign * torch.inf)
+    reached = sign * land.height(points, labels).squeeze(1).nan_to_num(sign * torch.inf)
     i = next((i for i in reached.argsort().tolist() if land.admits(points[i])), -1)
     value = sign * float(reached[i]) + 0.0  # no minus zero
     name = "infimum" if sign > 0 else "supremum"
@@ -211,8 +220,7 @@ def convex(subject: Subject, trials: int) -> Finding:
     label = torch.cat([found.labels.flatten().repeat(2), labels[most].repeat(4)])
     left, right = land.inside(middle - step), land.inside(middle + step)
     middle = (left + right) / 2
-    with torch.no_grad():
-        value, *ends = (land.value(x, label) for x in (middle, left, right))
+    value, *ends = (land.height(x, label).squeeze(1) for x in (middle, left, right))
     chord = (ends[0] + ends[1]) / 2
     tolerance = ROUNDING * (1 + value.abs() + ends[0].abs() + ends[1].abs())
     excess = ((value - chord) / tolerance - 1).nan_to_num(0, 0, 0)
@@ -250,8 +258,7 @@ def curvatures(found: Rays, low: float, high: float) -> tuple[Tensor, Tensor, Te
     scales = [i for i, scale in enumerate(found.scales) if low <= scale <= high]
     count = max(8, ENTRIES // (len(scales) * found.points.shape[2] ** 2))
     points, labels = (x[scales, :count].flatten(0, 1) for x in (found.points, found.labels))
-    matrices = hessian(lambda x: found.land.value(x, labels), points).nan_to_num(0, 0, 0)
-    return points, labels, *torch.linalg.eigh(matrices)
+    return points, labels, *torch.linalg.eigh(found.land.hessian(points, labels))
 
 
 # --- Slopes -----------------------------------------------------------------------------------
@@ -309,11 +316,11 @@ def lipschitz(subject: Subject, trials: int) -> Finding:
     brought together.
     """
     found = rays(subject, trials)
-    land = found.land
-    if leap := jump(found, lambda x, y: land.value(x, y).detach().unsqueeze(1)):
+    if leap := jump(found, found.land.height):
         return _jumps(found, leap, "the value", trials)
     flat = found.points.flatten(0, 1), found.labels.flatten()
-    return _growth(found, *flat, found.slopes.flatten(), "norm of the gradient", trials)
+    norm: Size = lambda x, y: found.land.slope(x, y).norm(dim=1)  # noqa: E731
+    return _growth(found, *flat, found.slopes.flatten(), norm, "norm of the gradient", trials)
 
 
 def smooth(subject: Subject, trials: int) -> Finding:
@@ -324,10 +331,13 @@ def smooth(subject: Subject, trials: int) -> Finding:
     brought together and between which the gradient jumps.
     """
     found = rays(subject, trials)
-    if leap := jump(found, lambda x, y: slope(found.land, x, y)):
+    if leap := jump(found, found.land.height):
+        return _jumps(found, leap, "the value", trials)
+    if leap := jump(found, found.land.slope):
         return _jumps(found, leap, "the gradient", trials)
     points, labels, spectrum, _ = curvatures(found, low=SCALES[0], high=SCALES[-1])
-    return _growth(found, points, labels, spectrum.abs().amax(1), "curvature", trials)
+    size: Size = lambda x, y: found.land.hessian(x, y).norm(dim=(1, 2))  # noqa: E731
+    return _growth(found, points, labels, spectrum.abs().amax(1), size, "curvature", trials)
 
 
 def _jumps(found: Rays, leap: Jump, what: str, trials: int) -> Finding:
@@ -346,12 +356,12 @@ def _jumps(found: Rays, leap: Jump, what: str, trials: int) -> Finding:
 
 
 def _growth(
-    found: Rays, points: Tensor, labels: Tensor, sizes: Tensor, what: str, trials: int
+    found: Rays, points: Tensor, labels: Tensor, sizes: Tensor, size: Size, what: str, trials: int
 ) -> Finding:
     """Whether sizes at points on all the scales have a largest one."""
     sizes = sizes.nan_to_num(0, torch.inf)
     table = sizes.unflatten(0, (len(found.scales), -1))
-    end = runs_off(table, found.scales)
+    end = runs_off(found, table, size)
     if end is None and sizes.max() > CONSTANT:
         end = int(table.amax(0).argmax()), True
     if end:

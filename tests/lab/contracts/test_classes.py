@@ -21,7 +21,7 @@ from lossbook.lab.contracts.kinds import Subject, kind_of
 from lossbook.lab.contracts.search import ONE_BY_ONE
 
 LOSSES = kinds.losses()
-FEW = 40
+FEW = 20
 
 
 @cache
@@ -367,11 +367,10 @@ EXAMPLES = {kind_of(loss): name for name, loss in LOSSES.items()} | {"coupled": 
 
 
 @pytest.mark.parametrize("name", EXAMPLES.values(), ids=list(EXAMPLES))
-@pytest.mark.parametrize("trials", [1, 5])
-def test_every_kind_is_examined(name: str, trials: int) -> None:
+def test_every_kind_is_examined(name: str) -> None:
     subject = Subject(name, LOSSES[name], kind_of(LOSSES[name]))
     for key, function in PROPERTIES.items():
-        finding = function(subject, trials)
+        finding = function(subject, 1)
         scores = subject.kind_name in ("logits, target", "distances, target", "scores, target")
         if not scores and key != "symmetric":
             assert finding.verdict == "not applicable"

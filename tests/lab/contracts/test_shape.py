@@ -186,13 +186,12 @@ EXAMPLES = {kind_of(loss): name for name, loss in LOSSES.items()} | {"coupled": 
 
 
 @pytest.mark.parametrize("name", EXAMPLES.values(), ids=list(EXAMPLES))
-@pytest.mark.parametrize("trials", [1, 7])
-def test_every_kind_is_examined(name: str, trials: int) -> None:
+def test_every_kind_is_examined(name: str) -> None:
     subject = Subject(name, LOSSES[name], kind_of(LOSSES[name]))
     for function in PROPERTIES.values():
-        finding = function(subject, trials)
+        finding = function(subject, 2)
         assert finding.verdict in ("refuted", "not refuted")
-        assert finding.trials == trials
+        assert finding.trials == 2
         assert "nan" not in json.dumps(finding.evidence, allow_nan=True).lower()
 
 
@@ -216,6 +215,12 @@ def test_a_readers_own_loss(loss: Any) -> None:
         assert (found.value is None) == (known.value is None)
         if known.value is not None:
             assert found.value == pytest.approx(known.value, abs=1e-6)
+
+
+def test_a_single_trial_is_enough() -> None:
+    for name in ("compactness_loss", "margin_loss", "nt_xent_loss"):
+        found = contract(LOSSES[name], trials=1, properties=list(PROPERTIES))
+        assert {finding.trials for finding in found.findings.values()} == {1}
 
 
 def test_a_loss_that_is_at_fault_says_so() -> None:
@@ -293,17 +298,23 @@ def test_descent_comes_to_rest_in_valleys_and_at_kinks() -> None:
     point, value = descend(lambda x: (x - 1).square() @ torch.tensor([1.0, 30.0]).double(), start)
     assert value.max() < 1e-9 and (point - 1).abs().max() < 1e-4
     point, value = descend(lambda x: (x[:, 0] - x[:, 1]).abs() + 0.1 * x.abs().sum(1), start)
-    assert value.max() < 1e-3
+    assert value.max() < 1e-6
 
 
 def test_descent_follows_a_minimum_to_infinity_and_keeps_the_best() -> None:
     start = torch.zeros(1, 2).double()
     _, value = descend(lambda x: 1 - x.softmax(1)[:, 0], start)
     assert value < 1e-6
-    # Each row has its own first step; a step too long is taken back.
-    first = torch.tensor([[1e-3], [10.0]]).double()
+    # Each row has its own first step; one too short gets longer, one too long is taken back.
+    first = torch.tensor([1e-3, 100.0]).double().reshape(2, 1, 1)
     point, _ = descend(lambda x: (x - 50).square().sum(1), start.repeat(2, 1), first=first)
-    assert point[0].max() < 0.1 and (point[1] - 50).abs().max() < 1e-3
+    assert (point - 50).abs().max() < 1e-6
+
+
+def test_descent_comes_back_from_where_there_is_no_value() -> None:
+    start = torch.full((1, 2), 3.0).double()
+    point, value = descend(lambda x: (x - x.log()).sum(1), start, first=50.0)
+    assert value == pytest.approx(2) and (point - 1).abs().max() < 1e-4
 
 
 def test_once_remembers_the_latest_subject_and_trials() -> None:
