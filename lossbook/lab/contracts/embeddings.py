@@ -302,7 +302,8 @@ def minimizer(subject: Subject, trials: int) -> Finding:
     loss sees only directions, else in a ball of radius 3 (0.9 if it takes no longer ones). The
     value is the distance of the groups' mean directions from the corners of a regular simplex,
     :math:`\| G / \|G\| - S / \|S\| \|_F` with G and S the Gram matrices; the evidence holds the
-    spread within groups, uniformity, and how much worse it is to have all in one point.
+    points (members, groups, D), their spread within groups, and the value with all at one point and
+    with a simplex.
     """
     layout = layout_of(subject)
     if layout is None:
