@@ -114,6 +114,11 @@ def runs_off(found: Rays, values: Tensor, size: Size) -> tuple[int, bool] | None
     return None
 
 
+def edge(found: Rays) -> str:
+    """What to add where inputs end, as in a ball: values may run off towards the edge."""
+    return "" if found.scales[-1] == SCALES[-1] else "; the edge of the inputs was not tried"
+
+
 def along(found: Rays, ray: int, values: Tensor, what: str) -> dict[str, Any]:
     """A ray and what was found on it."""
     return {
@@ -187,7 +192,7 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
     name = "infimum" if sign > 0 else "supremum"
     return Finding(
         "not refuted",
-        f"{name} found {value:.4g}",
+        f"{name} found {value:.4g}{edge(found)}",
         trials,
         value,
         {**place(land, points[i], labels[i]), name: value, "scales tried": found.scales},
@@ -378,7 +383,7 @@ def _growth(
     at = {} if i is None else place(found.land, points[i], labels[i])
     return Finding(
         "not refuted",
-        f"largest {what} found {largest:.4g}",
+        f"largest {what} found {largest:.4g}{edge(found)}",
         trials,
         largest,
         {**at, f"largest {what}": largest, "scales tried": found.scales},
