@@ -8,6 +8,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ from lossbook.lab.contracts.kinds import kind_of, losses
 TOOLS = Path(__file__).parents[2] / "book" / "tools"
 LOSSES = losses()
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1000, "height": 900}
+LOCAL = ("file:", "data:")
 BARE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The explorer alone</title>
 <meta name="viewport" content="width=device-width"></head><body>{}</body></html>"""
 
@@ -49,20 +51,28 @@ def address(explorer: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> s
     return file.as_uri()
 
 
-@pytest.fixture(scope="module")
-def tab(browser: Browser, address: str) -> Iterator[Page]:
-    """A tab on it, where there is no network; what it complains about fails the last test that used it."""
+@contextmanager
+def without_network(browser: Browser, address: str) -> Iterator[Page]:
+    """A tab on a page where there is no network; anything asked of it, and any complaint, is an error."""
     context = browser.new_context(viewport=DESKTOP)
     context.set_default_timeout(20_000)
-    complaints: list[str] = []
-    context.on("request", lambda r: None if r.url.startswith("file:") else complaints.append(r.url))
-    context.on("console", lambda c: complaints.append(c.text) if c.type == "error" else None)
-    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    context.route(re.compile("^(?!file:|data:)"), lambda route: route.abort())
+    seen: list[str] = []
+    context.on("request", lambda r: seen.append(r.url) if not r.url.startswith(LOCAL) else None)
+    context.on("console", lambda c: seen.append(c.text) if c.type == "error" else None)
+    context.on("weberror", lambda error: seen.append(str(error.error)))
     page = context.new_page()
     page.goto(address)
     yield page
     context.close()
-    assert complaints == []
+    assert seen == []
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, address: str) -> Iterator[Page]:
+    """A tab on the explorer; what it has to complain about fails the last test that used it."""
+    with without_network(browser, address) as page:
+        yield page
 
 
 def go(tab: Page, setting: dict[str, Any] | str) -> dict[str, Any]:
@@ -708,3 +718,21 @@ def test_it_is_small_and_quick(tab: Page, address: str, explorer: ModuleType) ->
             })"""
         )
         assert min(times) < 50  # the least, as a machine may be busy
+
+
+# --- In the book
+
+
+def test_the_page_links_every_loss_to_the_reference(
+    vendored: None, browser: Browser, site: Path, explorer: ModuleType
+) -> None:
+    file = site / "book" / "explorer.html"
+    with without_network(browser, file.as_uri()) as page:
+        for key, kind in explorer.specification()["kinds"].items():
+            for name, entry in kind["losses"].items():
+                go(page, f"kind={key}&a={name}&steps=10")
+                links = page.locator("[data-link='a'] a")
+                expect(links).to_have_text(entry["link"].rpartition(".")[2])
+                path, _, anchor = links.get_attribute("href").partition("#")
+                target = file.parent / path
+                assert f'id="{anchor}"' in target.read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
 // The page: its controls, whose state is in the address, the curves of two losses, and two toy models that
 // are trained with them.
 
-const root_ = document.getElementById("loss-explorer");
-const spec = JSON.parse(root_.querySelector("script[type='application/json']").textContent);
-const find = (selector, within = root_) => within.querySelector(selector);
-const findAll = (selector, within = root_) => [...within.querySelectorAll(selector)];
+const page = document.getElementById("lossbook-explorer");
+const spec = JSON.parse(page.querySelector("script[type='application/json']").textContent);
+const find = (selector, within = page) => within.querySelector(selector);
+const findAll = (selector, within = page) => [...within.querySelectorAll(selector)];
 const SIDES = ["a", "b"];
 const POINTS = 200;
 
@@ -92,19 +92,21 @@ function place(control, value) {
   return value ?? track(control).min;
 }
 
-function valueAt(control, at_) {
+function valueAt(control, spot) {
   const { low, high, scale, choices } = control;
-  if (scale === "stops") return Object.keys(choices)[at_];
-  if (scale === "log") return Math.min(Math.max(rounded(low * (high / low) ** (at_ / PLACES)), low), high);
-  return at_ < low ? null : rounded(at_);
+  if (scale === "stops") return Object.keys(choices)[spot];
+  if (scale === "log") return Math.min(Math.max(rounded(low * (high / low) ** (spot / PLACES)), low), high);
+  return spot < low ? null : rounded(spot);
 }
 
 const option = ([value, label]) => `<option value="${value}">${label}</option>`;
 
 function controlElement(name, control) {
   const label = `<span>${control.label}</span>`;
-  if (control.choices && control.scale !== "stops")
-    return `<label>${label}<select data-control="${name}">${Object.entries(control.choices).map(option).join("")}</select></label>`;
+  if (control.choices && control.scale !== "stops") {
+    const options = Object.entries(control.choices).map(option).join("");
+    return `<label>${label}<select data-control="${name}">${options}</select></label>`;
+  }
   const { min, max, step } = track(control);
   return `<label>${label}<input type="range" data-control="${name}" min="${min}" max="${max}" step="${step}">` +
     `<output></output></label>`;
@@ -136,15 +138,15 @@ function showControls() {
     SIDES.forEach((side) => { find(`select[data-control="${side}"]`).innerHTML = menu; });
     find("[data-scene]").innerHTML = elements(kind.scene);
     find("[data-toy]").innerHTML = elements(kind.toy);
-    findAll("[data-only]").forEach((part) => { part.hidden = !part.dataset.only.split(" ").includes(state.kind); });
+    findAll("[data-only]").forEach((part) => {
+      part.hidden = !part.dataset.only.split(" ").includes(state.kind);
+    });
   });
   for (const side of SIDES) {
     rebuild(side, `${state.kind} ${state[side]}`, () => {
-      const { controls, link } = kind.losses[state[side]];
-      const named_ = Object.entries(controls).map(([name, control]) => [`${side}.${name}`, control]);
-      find(`[data-settings="${side}"]`).innerHTML = elements(Object.fromEntries(named_));
-      const entry = document.querySelector(`a[href$="#${link}"]`);
-      find(`[data-link="${side}"]`).innerHTML = entry ? `<a href="${entry.getAttribute("href")}">${link.split(".").pop()}</a>` : "";
+      const own = Object.entries(kind.losses[state[side]].controls).map(([name, c]) => [`${side}.${name}`, c]);
+      find(`[data-settings="${side}"]`).innerHTML = elements(Object.fromEntries(own));
+      showLink(side);
     });
   }
   const controls = controlsOf(state);
@@ -155,7 +157,14 @@ function showControls() {
     element.nextElementSibling.textContent = shown(control, state[name]);
     element.setAttribute("aria-valuetext", shown(control, state[name]));
   }
-  findAll("[data-name]").forEach((element) => { element.textContent = title(element.dataset.name); });
+}
+
+// The loss in the reference of the package, linked as in the list further down the page.
+function showLink(side) {
+  const name = spec.kinds[state.kind].losses[state[side]].link;
+  const entry = document.querySelector(`a[href$="#${name}"]`);
+  find(`[data-link="${side}"]`).innerHTML =
+    entry ? `<a href="${entry.getAttribute("href")}">${name.split(".").pop()}</a>` : "";
 }
 
 function moved(event) {
@@ -165,7 +174,8 @@ function moved(event) {
   const chosen = element.tagName === "SELECT" || element.type === "radio";
   given[name] = chosen ? element.value : written(valueAt(controlsOf(state)[name], Number(element.value)));
   // Another loss starts from its own defaults.
-  if (SIDES.includes(name)) Object.keys(given).filter((key) => key.startsWith(`${name}.`)).forEach((key) => delete given[key]);
+  if (SIDES.includes(name))
+    for (const key of Object.keys(given)) if (key.startsWith(`${name}.`)) delete given[key];
   state = settled(name === "kind" ? { kind: element.value, seed: given.seed } : given);
   show();
   if (chosen || event.type === "change") remember(chosen);
@@ -248,7 +258,7 @@ function panels() {
   const x = contrastive ? midpoints(-1, 1) : midpoints(-wide, wide), t = variable(x);
   const both = SIDES.map((side) => (contrastive ? ofSimilarity(side) : ofMargin(side))(t));
   const [xLabel, what] = contrastive
-    ? [`similarity of ${state.moves === "positive" ? "the positive" : "the first negative"} to the anchor`, "similarity"]
+    ? [`similarity of the ${state.moves === "positive" ? "positive" : "moving negative"} to the anchor`, "similarity"]
     : [state.kind === "margins" ? "margin" : "margin: the label’s logit over its best rival’s", "margin"];
   const list = [
     { name: "value", title: "Value", xLabel, x, lines: both.map((jet) => jet.value) },
@@ -257,8 +267,8 @@ function panels() {
   ];
   if (contrastive) {
     list.push({
-      name: "weight", title: "Share of each negative in the force", xLabel: "similarity of the negative to the anchor",
-      x: negativesOf(), lines: SIDES.map(forces), dots: true,
+      name: "weight", title: "Share of each negative in the force", x: negativesOf(), lines: SIDES.map(forces),
+      xLabel: "similarity of the negative to the anchor", dots: true,
     });
   } else {
     const p = midpoints(0, 1);
@@ -299,7 +309,7 @@ function limits(lines) {
 function draw(panel, index) {
   const { left, right, top, bottom, width, height } = BOX;
   const [x0, x1] = [Math.min(...panel.x), Math.max(...panel.x)], [y0, y1] = limits(panel.lines);
-  const pad = panel.dots && x0 === x1 ? 0.5 : 0;
+  const pad = panel.dots ? 0.04 : 0; // so that the dots at the ends are whole
   const across = (width - left - right) / (x1 - x0 + 2 * pad), up = -(height - top - bottom) / (y1 - y0);
   const originX = left - across * (x0 - pad), originY = height - bottom - up * y0;
   const px = (x) => originX + across * x, py = (y) => originY + up * y;
@@ -318,12 +328,15 @@ function draw(panel, index) {
   };
   const svg = findAll("svg[data-panel]")[index];
   svg.dataset.axes = `${originX} ${originY} ${across} ${up}`;
-  svg.setAttribute("aria-label", `${panel.title}, against ${panel.xLabel}, for A, ${title("a")}, and B, ${title("b")}`);
+  svg.setAttribute("aria-label",
+    `${panel.title}, against ${panel.xLabel}, for A, ${title("a")}, and B, ${title("b")}`);
   svg.innerHTML =
-    `<clipPath id="loss-explorer-${index}"><rect x="${left}" y="${top - 2}" width="${width - left - right}" height="${height - top - bottom + 4}"/></clipPath>` +
+    `<clipPath id="lossbook-explorer-${index}"><rect x="${left}" y="${top - 2}" ` +
+    `width="${width - left - right}" height="${height - top - bottom + 4}"/></clipPath>` +
     `<text class="title" x="${left}" y="16">${panel.title}</text>${grid}${marks}` +
     `<text x="${(left + width - right) / 2}" y="${height - 6}" text-anchor="middle">${panel.xLabel}</text>` +
-    `<g clip-path="url(#loss-explorer-${index})">${panel.lines.map(curve).join("")}<line data-marker class="marker" y1="${top}" y2="${height - bottom}"/></g>`;
+    `<g clip-path="url(#lossbook-explorer-${index})">${panel.lines.map(curve).join("")}` +
+    `<line data-marker class="marker" y1="${top}" y2="${height - bottom}"/></g>`;
 }
 
 // Pointing at a panel reads both curves off.
@@ -335,8 +348,8 @@ function point(event) {
   const marker = find("[data-marker]", svg);
   for (const end of ["x1", "x2"]) marker.setAttribute(end, origin + across * x[nearest]);
   marker.style.visibility = "visible";
-  find("[data-readout]").textContent =
-    `at ${rounded(x[nearest])}: ${SIDES.map((side, i) => `${side.toUpperCase()} ${lines[i][nearest].toPrecision(4)}`).join(", ")}`;
+  const read = SIDES.map((side, i) => `${side.toUpperCase()} ${signed(lines[i][nearest].toPrecision(4))}`);
+  find("[data-readout]").textContent = `at ${signed(rounded(x[nearest]))}: ${read.join(", ")}`;
 }
 
 function leave(event) {
@@ -351,10 +364,10 @@ const SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 function digits(x) {
   if (x === 0 || Math.abs(x) >= 5e-4 && Math.abs(x) < 1e4) return signed(Number(x.toPrecision(2)));
   const [digit, exponent] = x.toExponential(1).split("e");
-  return signed(`${digit}·10${exponent.replace("+", "").replace("-", "⁻").replace(/\d/g, (d) => SUPERSCRIPT[d])}`);
+  const raised = exponent.replace("+", "").replace("-", "⁻").replace(/\d/g, (d) => SUPERSCRIPT[d]);
+  return signed(`${digit}·10${raised}`);
 }
 const percent = (x) => `${(100 * x).toFixed(1)}\u00a0%`;
-const list = (texts) => `${texts[0]}, ${texts[1]}`;
 
 function weights(side) {
   const [hard, easy] = pull(side, [0.1, 0.9]);
@@ -369,10 +382,11 @@ function seen() {
     const share = shares.map((f) => percent(f[0]));
     const none = shares.map((f) => f.every((x) => x === 0));
     const says = SIDES.map((side, i) => `${named(side)} ${none[i] ? "nothing at all" : share[i]}`);
-    return `Of the force on the negatives, the hardest, at similarity ${rounded(s)}, receives under ${list(says)}; ` +
-      `an even share would be ${percent(1 / state.negatives)}.`;
+    return `Of the force on the negatives, the hardest, at similarity ${signed(rounded(s))}, receives ` +
+      `under ${says.join(", ")}; an even share would be ${percent(1 / state.negatives)}.`;
   }
-  const [a, b] = SIDES.map(weights), p = state.kind === "margins" ? "Where 1 / (1 + exp(−margin)) is 0.9" : "At p = 0.9";
+  const [a, b] = SIDES.map(weights);
+  const p = state.kind === "margins" ? "Where 1 / (1 + exp(−margin)) is 0.9" : "At p = 0.9";
   return `${p}, ${named("a")} weighs an example ${digits(a.easy)}, ${named("b")} ${digits(b.easy)}. ` +
     `A hard one, at 0.1: under A ${digits(a.hard)}, ${a.versus}; under B ${digits(b.hard)}, ${b.versus}.`;
 }
@@ -425,7 +439,8 @@ function measures(side, i) {
   const model = run.models[i];
   if (!finite(model)) return null;
   if (state.kind === "pairs") {
-    const angles = model.rows.map((row) => scoresOf(model.weights, row)[0]), things = model.examples.map((e) => e.thing);
+    const angles = model.rows.map((row) => scoresOf(model.weights, row)[0]);
+    const things = model.examples.map((e) => e.thing);
     const cosines = (keep) => angles.flatMap((x, j) => angles.flatMap((y, k) =>
       (keep(j, k) ? [Math.cos(x - y)] : [])));
     const example = (j) => j % EXAMPLES, average = (all) => all.reduce((sum, x) => sum + x, 0) / all.length;
@@ -445,41 +460,50 @@ function measures(side, i) {
 }
 
 const COLUMNS = {
-  clean: ["clean accuracy", percent], rare: ["rarest class found", percent], learned: ["flipped labels reproduced", percent],
-  views: ["views of one example", (x) => x.toFixed(3)], twins: ["examples of one thing", (x) => x.toFixed(3)],
-  others: ["different things", (x) => x.toFixed(3)],
+  clean: ["clean accuracy", percent],
+  rare: ["rarest class found", percent],
+  learned: ["flipped labels reproduced", percent],
+  views: ["views of one example", (x) => signed(x.toFixed(3))],
+  twins: ["examples of one thing", (x) => signed(x.toFixed(3))],
+  others: ["different things", (x) => signed(x.toFixed(3))],
 };
 
 function showToy() {
   const results = SIDES.map(measures);
   const columns = state.kind === "pairs" ? ["views", "twins", "others"] : ["clean", "rare", "learned"];
-  const cell = (result, name) => (result === null ? "diverged" : Number.isNaN(result[name]) ? "–" : COLUMNS[name][1](result[name]));
+  const cell = (result, name) =>
+    (result === null ? "diverged" : Number.isNaN(result[name]) ? "–" : COLUMNS[name][1](result[name]));
+  const heads = columns.map((name) => `<th scope="col">${COLUMNS[name][0]}</th>`).join("");
+  const rows = SIDES.map((side, i) => `<tr><th scope="row">${sample(i)} ${side.toUpperCase()}</th>` +
+    `${columns.map((name) => `<td>${cell(results[i], name)}</td>`).join("")}</tr>`);
   find("[data-results]").innerHTML =
-    `<tr><th scope="col">${state.kind === "pairs" ? "mean cosine of" : ""}</th>${columns.map((c) => `<th scope="col">${COLUMNS[c][0]}</th>`).join("")}</tr>` +
-    SIDES.map((side, i) => `<tr><th scope="row">${sample(i)} ${side.toUpperCase()}</th>${columns.map((c) => `<td>${cell(results[i], c)}</td>`).join("")}</tr>`).join("");
+    `<tr><th scope="col">${state.kind === "pairs" ? "mean cosine of" : ""}</th>${heads}</tr>${rows.join("")}`;
   find("[data-progress]").textContent = `step ${run.done} of ${run.steps}`;
   if (run.done === run.steps) find("[data-toy-seen]").textContent = toySeen(results);
   if (state.kind === "pairs") drawCircles(); else drawPlane();
 }
 
 function toySeen(results) {
-  if (results.includes(null)) return "A model whose weights are no longer numbers has diverged: make the step size smaller.";
+  if (results.includes(null))
+    return "A model whose weights are no longer numbers has diverged: make the step size smaller.";
   const [a, b] = results, names = SIDES.map(named), { models: [{ train, fresh }] } = run;
   if (state.kind === "pairs") {
-    const between = Number.isNaN(a.twins) ? "" :
-      ` Examples of one thing, which both losses take for negatives, end at ${a.twins.toFixed(2)} and ${b.twins.toFixed(2)}.`;
-    return `After ${run.steps} steps the two views of an example have a mean cosine of ${a.views.toFixed(3)} under ${names[0]} ` +
-      `and of ${b.views.toFixed(3)} under ${names[1]}.${between}`;
+    const text = `After ${run.steps} steps the two views of an example have a mean cosine of ` +
+      `${signed(a.views.toFixed(3))} under ${names[0]} and of ${signed(b.views.toFixed(3))} under ${names[1]}.`;
+    return Number.isNaN(a.twins) ? text : `${text} Examples of one thing, which both losses take for negatives, ` +
+      `end at ${signed(a.twins.toFixed(2))} and ${signed(b.twins.toFixed(2))}.`;
   }
   const flipped = train.filter((p) => p.truth !== p.label).length;
-  const heart = flipped ? ` Of the ${flipped} flipped labels, A reproduces ${percent(a.learned)} and B ${percent(b.learned)}.` : "";
-  return `After ${run.steps} steps on ${train.length} points, ${names[0]} gets ${percent(a.clean)} of ${fresh.length} fresh points right, ` +
-    `${names[1]} ${percent(b.clean)}.${heart}`;
+  const text = `After ${run.steps} steps on ${train.length} points, ${names[0]} gets ${percent(a.clean)} of ` +
+    `${fresh.length} fresh points right, ${names[1]} ${percent(b.clean)}.`;
+  return !flipped ? text : `${text} Of the ${flipped} flipped labels, ` +
+    `A reproduces ${percent(a.learned)} and B ${percent(b.learned)}.`;
 }
 
 // --- Pictures of the toys
 
-const sample = (i) => `<svg class="sample" viewBox="0 0 30 10" aria-hidden="true"><line x1="0" x2="30" y1="5" y2="5" ${stroke(i)}/></svg>`;
+const sample = (i) => `<svg class="sample" viewBox="0 0 30 10" aria-hidden="true">` +
+  `<line x1="0" x2="30" y1="5" y2="5" ${stroke(i)}/></svg>`;
 const PLANE = 3.1, CELLS = 72;
 const lattice = Array.from({ length: CELLS + 1 }, (_, i) => -PLANE + 2 * PLANE * i / CELLS);
 const pixel = ([x, y]) => [180 + 170 * x / PLANE, 180 - 170 * y / PLANE];
@@ -514,18 +538,21 @@ function boundary(model, reading) {
       return [edge];
     };
     for (let i = 0; i < CELLS; i++) for (let j = 0; j < CELLS; j++) {
-      const edges = [...cross(i, j, i, j + 1), ...cross(i, j + 1, i + 1, j + 1), ...cross(i + 1, j, i + 1, j + 1), ...cross(i, j, i + 1, j)];
+      const edges = [
+        ...cross(i, j, i, j + 1), ...cross(i, j + 1, i + 1, j + 1),
+        ...cross(i + 1, j, i + 1, j + 1), ...cross(i, j, i + 1, j),
+      ];
       for (let k = 0; k + 1 < edges.length; k += 2)
         for (const [x, y] of [[edges[k], edges[k + 1]], [edges[k + 1], edges[k]]])
           pieces.set(x, [...(pieces.get(x) ?? []), y]);
     }
-    while (pieces.size) lines.push(longest(pieces).map((edge) => places.get(edge)));
+    while (pieces.size) lines.push(takeLine(pieces).map((edge) => places.get(edge)));
   }
   return lines.map((line) => `M${line.map((xy) => xy.map((x) => x.toFixed(1))).join("L")}`).join("");
 }
 
 // Takes a whole line out of the pieces, from one of its ends if it has any.
-function longest(pieces) {
+function takeLine(pieces) {
   let edge = [...pieces.keys()].find((key) => pieces.get(key).length === 1) ?? pieces.keys().next().value;
   const line = [edge];
   for (;;) {
@@ -544,30 +571,35 @@ function drawPlane() {
   const { models } = run, svg = find("[data-plane]");
   const marks = models[0].train.map(({ place, truth, label }) => {
     const color = spec.classes[label], flipped = truth !== label;
-    return `${SHAPES[label](...pixel(place).map((x) => Number(x.toFixed(1))))} stroke="${color}" stroke-width="1.6" ` +
-      `${flipped ? 'fill="none" class="flipped"' : `fill="${color}"`}/>`;
+    const shape = SHAPES[label](...pixel(place).map((x) => Number(x.toFixed(1))));
+    return `${shape} stroke="${color}" stroke-width="1.6" ${flipped ? 'fill="none" class="flipped"' : `fill="${color}"`}/>`;
   });
-  const lines = models.map((model, i) =>
-    (finite(model) ? `<path data-boundary="${i}" fill="none" ${stroke(i)} d="${boundary(model, readingOf(SIDES[i]))}"/>` : ""));
+  const lines = models.map((model, i) => (!finite(model) ? "" :
+    `<path data-boundary="${i}" fill="none" ${stroke(i)} d="${boundary(model, readingOf(SIDES[i]))}"/>`));
   svg.innerHTML = `<rect class="frame" x="5" y="5" width="350" height="350"/>${marks.join("")}${lines.join("")}`;
-  svg.setAttribute("aria-label", `${models[0].train.length} training points of ${new Set(models[0].train.map((p) => p.label)).size} classes, ` +
-    `and where the models of A (solid line) and B (dashed line) change their decision`);
+  const classes = new Set(models[0].train.map((p) => p.label)).size;
+  svg.setAttribute("aria-label", `${models[0].train.length} training points of ${classes} classes, and where the models of A (solid line) and B (dashed line) change their decision`);
 }
 
 function drawCircles() {
   run.models.forEach((model, i) => {
     const svg = findAll("[data-circle]")[i];
     const angles = finite(model) ? model.rows.map((row) => scoresOf(model.weights, row)[0]) : [];
-    const on = (angle, radius) => [110 + radius * Math.cos(angle), 110 - radius * Math.sin(angle)].map((x) => x.toFixed(1));
+    const on = (angle, radius) =>
+      [110 + radius * Math.cos(angle), 110 - radius * Math.sin(angle)].map((x) => x.toFixed(1));
     const marks = angles.slice(0, EXAMPLES).map((angle, e) => {
       const [x1, y1] = on(angle, 78), [x2, y2] = on(angles[e + EXAMPLES], 78), [x, y] = on(angle, 93);
       return `<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" stroke="${COLORS[i]}" stroke-width="1.5"/>` +
         `<circle cx="${x1}" cy="${y1}" r="4" fill="${COLORS[i]}"/>` +
         `<circle cx="${x2}" cy="${y2}" r="4" fill="none" stroke="${COLORS[i]}" stroke-width="1.6"/>` +
-        `<text x="${x}" y="${y}" text-anchor="middle" dominant-baseline="central">${model.examples[e].thing + 1}</text>`;
+        `<text x="${x}" y="${y}" text-anchor="middle" dominant-baseline="central">` +
+        `${model.examples[e].thing + 1}</text>`;
     });
-    svg.innerHTML = `<circle class="frame" cx="110" cy="110" r="78"/><text class="title" x="110" y="110" text-anchor="middle">${SIDES[i].toUpperCase()}</text>${marks.join("")}`;
-    svg.setAttribute("aria-label", `The ${2 * EXAMPLES} views on the circle after training with ${SIDES[i].toUpperCase()}, ${title(SIDES[i])}`);
+    const side = SIDES[i].toUpperCase();
+    svg.innerHTML = `<circle class="frame" cx="110" cy="110" r="78"/>` +
+      `<text class="title" x="110" y="114" text-anchor="middle">${side}</text>${marks.join("")}`;
+    svg.setAttribute("aria-label",
+      `The ${2 * EXAMPLES} views on the circle after training with ${side}, ${title(SIDES[i])}`);
   });
 }
 
@@ -583,14 +615,15 @@ function show() {
   train();
 }
 
-root_.addEventListener("input", moved);
-root_.addEventListener("change", moved);
+page.addEventListener("input", moved);
+page.addEventListener("change", moved);
+document.addEventListener("DOMContentLoaded", () => SIDES.forEach(showLink));
 window.addEventListener("hashchange", () => { state = fromAddress(); show(); });
 findAll("svg[data-panel]").forEach((svg) => {
   svg.addEventListener("pointermove", point);
   svg.addEventListener("pointerleave", leave);
 });
-root_.hidden = false;
+page.hidden = false;
 show();
 
 // For whoever wants the numbers, and for the tests.
@@ -598,5 +631,9 @@ window.lossbookExplorer = {
   spec,
   state: () => ({ ...state }),
   curves: () => drawn.map(({ name, x, lines }) => ({ name, x: [...x], lines: lines.map((line) => [...line]) })),
-  training: () => ({ done: run.done === run.steps, milliseconds: run.busy, models: run.models.map(({ step, ...rest }) => rest) }),
+  training: () => ({
+    done: run.done === run.steps,
+    milliseconds: run.busy,
+    models: run.models.map(({ step, ...rest }) => rest),
+  }),
 };

@@ -28,7 +28,7 @@ class Control:
         label: what the reader reads.
         default: where it starts; for a hyperparameter it comes from the package.
         low, high: the ends of a range.
-        scale: how a slider divides the range.
+        scale: how a slider divides the range; one of "stops" goes over the choices.
         optional: whether it may also be switched off, which is None in Python.
         choices: for each value what the reader reads, in place of a range.
     """
@@ -37,7 +37,7 @@ class Control:
     default: Any = None
     low: float = 0.0
     high: float = 1.0
-    scale: Literal["linear", "log", "whole"] = "linear"
+    scale: Literal["linear", "log", "whole", "stops"] = "linear"
     optional: bool = False
     choices: dict[str, str] | None = None
 
@@ -127,15 +127,15 @@ PAIRS: dict[str, dict[str, Control]] = {
 
 # What a loss takes beyond its controls, and what the explorer gives it.
 WITHOUT_CONTROL = {
-    "weight": "classes weigh the same",
-    "ignore_index": "nothing is ignored",
-    "reduction": "one example's loss is drawn, the mean is trained",
-    "gather": "there is one process",
-    "class_counts": "from the imbalance of the toy data",
-    "negatives": "the other examples of the batch",
-    "noise": "the other positives of the batch",
-    "log_partition": "estimated from the noise",
-    "t_pos": "with two views there is one positive, and nothing to weigh",
+    "weight": "as classes weigh the same",
+    "ignore_index": "as nothing is ignored",
+    "reduction": "as one example's loss is drawn and the mean is trained",
+    "gather": "as there is one process",
+    "class_counts": "taken from the imbalance, and in training from the labels",
+    "negatives": "which are the other examples of the batch",
+    "noise": "which is the other positives of the batch",
+    "log_partition": "which is estimated from the noise",
+    "t_pos": "which has nothing to weigh where there is one positive",
 }
 
 # Losses of these kinds that are not here.
@@ -156,7 +156,10 @@ NOISE = linear(0, 0.5, "share of flipped labels", 0.3)
 IMBALANCE = log(1, 30, "commonest class to rarest", 1.0)
 BOUNDARY = one_of(FEATURES, "boundary", "bumps")
 EXAMPLES = 12  # in a batch of the toy problem of pairs
-TWINS = {str(n): f"{(n - 1) / (EXAMPLES - 1):.0%}".replace("%", " %") for n in (1, 2, 3, 4, 6)}
+TWINS = {
+    str(n): f"{(n - 1) / (EXAMPLES - 1):.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+    for n in (1, 2, 3, 4, 6)
+}
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ KINDS = {
             "positive": linear(-0.9, 0.99, "similarity of the positive", 0.8),
         },
         {
-            "twins": one_of(TWINS, "share of false negatives", "1"),
+            "twins": Control("share of false negatives", "3", scale="stops", choices=TWINS),
             "seed": SEED,
             "rate": log(0.001, 3, "step size", 0.05),
             "steps": STEPS,
@@ -268,7 +271,7 @@ PRESETS = [
     ),
     Preset(
         "One wrong label, far out",
-        "What is the pull of an example at margin -4 in each? Raise the noise and watch A's boundary.",
+        "What is the pull of an example at margin −4 in each? Raise the noise and watch A's boundary.",
         "kind=margins&a=exponential&b=ramp&noise=0.2&feature=curved&rate=0.3",
     ),
     Preset(
@@ -375,6 +378,7 @@ def pages() -> dict[str, str]:
             "page.md",
             LOSSES="\n".join(lists),
             LEFT_OUT=left_out,
+            WITHOUT_CONTROL="; ".join(f"`{name}`, {why}" for name, why in WITHOUT_CONTROL.items()),
             BATCHES=batches,
             ELEMENT=element(),
         )

@@ -9,8 +9,8 @@ class Jet {
     this.bend = bend;
   }
   like() { // zeros of the same shape
-    const { value, slope, bend } = this;
-    return new Jet(new Float64Array(value.length), new Float64Array(slope.length), bend && new Float64Array(bend.length));
+    const zeros = (array) => new Float64Array(array.length);
+    return new Jet(zeros(this.value), zeros(this.slope), this.bend && zeros(this.bend));
   }
 }
 
