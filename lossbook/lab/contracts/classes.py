@@ -168,8 +168,10 @@ class Minima(NamedTuple):
 
     @property
     def best(self) -> Tensor:
-        """The scores of the lowest risk found, (T, C)."""
-        return self.ends[torch.arange(len(self.q)), self.ends_risk.argmin(1)]
+        """The scores of the lowest risk found, (T, C): the smallest, of those that tie."""
+        tied = self.ends_risk <= (self.least + 1e-12 * (1 + self.least.abs())).unsqueeze(1)
+        which = torch.where(tied, self.ends.abs().amax(2), torch.inf).argmin(1)
+        return self.ends[torch.arange(len(self.q)), which]
 
     @property
     def least(self) -> Tensor:
@@ -589,19 +591,20 @@ def gradient_at_the_optimum(subject: Subject, trials: int) -> Finding:
     norms = gradient(risk, points).norm(dim=1)
     spectrum = torch.linalg.eigvalsh(hessian(risk, points).nan_to_num(0, 0, 0)).abs()
     flat = (spectrum <= 1e-6 * spectrum.amax(1, keepdim=True).clamp(min=1)).sum(1).double()
-    size = points.abs().amax(1)
+    one = points.shape[1] == 1
+    spread = points.abs().amax(1) if one else points.amax(1) - points.amin(1)
     median = float(norms.median())
     return Finding(
         "measured",
         f"median norm {median:.1g}; flat in {flat.median():.0f} of {points.shape[1]} directions; "
-        f"inputs up to {size.median():.3g}",
+        f"inputs {'of' if one else 'apart by'} {spread.median():.3g}",
         trials,
         median,
         {
             "largest norm": float(norms.max()),
             "median of the largest curvature": float(spectrum.amax(1).median()),
             "median number of flat directions": float(flat.median()),
-            "median of the largest input": float(size.median()),
+            "median spread of the inputs": float(spread.median()),
         },
     )
 
