@@ -68,13 +68,18 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 
 #: Properties whose finding comes with a number worth a place in the matrix, when they have this verdict: the
-#: bounds and constants of what is not refuted, and how far from the truth the best forecast is.
+#: bounds and constants of what is not refuted, how far from the truth the best forecast is, and up to which
+#: size of the inputs all is well.
 CONSTANTS = {
     "bounded below": "not refuted",
     "bounded above": "not refuted",
     "Lipschitz": "not refuted",
     "smooth": "not refuted",
     "proper": "refuted",
+    "range in float64": "refuted",
+    "range in float32": "refuted",
+    "range in float16": "refuted",
+    "range in bfloat16": "refuted",
 }
 
 
