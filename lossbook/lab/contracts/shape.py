@@ -31,6 +31,8 @@ SCALES = [10.0**power for power in range(-4, 5)]
 STEADY = 0.9
 # Differences below this, relative to the numbers compared, may be rounding.
 ROUNDING = 1e-9
+# An extreme closer to zero than this is zero.
+SMALL = 1e-12
 # A constant above this is none in practice: losses that would overflow go on along their tangent.
 CONSTANT = 1e12
 # How often a segment is halved: a thousandfold for a first look, then a thousandfold again.
@@ -85,8 +87,14 @@ def rays(subject: Subject, trials: int) -> Rays:
     labels = land.labels.expand(points.shape[:2])
     flat = points.flatten(0, 1), labels.flatten()
     values = land.height(*flat).reshape(labels.shape)
-    slopes = land.slope(*flat).norm(dim=1).reshape(labels.shape)
+    slopes = lengths(land.slope(*flat)).reshape(labels.shape)
     return Rays(land, scales, start, direction, points, labels, values, slopes)
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Norms of the rows, also of those whose squares would overflow."""
+    top = vectors.abs().amax(1).clamp(min=torch.finfo(vectors.dtype).tiny)
+    return top * (vectors / top.unsqueeze(1)).norm(dim=1)
 
 
 def runs_off(found: Rays, values: Tensor, size: Size) -> tuple[int, bool] | None:
@@ -188,7 +196,8 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
     points, labels = torch.cat([land.inside(ends), starts]), labels.repeat(2)
     reached = sign * land.height(points, labels).squeeze(1).nan_to_num(sign * torch.inf)
     i = next((i for i in reached.argsort().tolist() if land.admits(points[i])), -1)
-    value = sign * float(reached[i]) + 0.0  # no minus zero
+    value = sign * float(reached[i])
+    value = value if abs(value) > SMALL else 0.0
     name = "infimum" if sign > 0 else "supremum"
     return Finding(
         "not refuted",
@@ -213,8 +222,10 @@ def convex(subject: Subject, trials: int) -> Finding:
     found = rays(subject, trials)
     land = found.land
     points, labels, spectrum, vectors = curvatures(found, low=0.1, high=10.0)
-    most = spectrum[:, 0].argsort()[:DESCENTS]
-    eigenvalue = float(spectrum[most[0], 0])
+    rounding = (ROUNDING * spectrum.abs().amax(1)).clamp(min=SMALL)
+    smallest = torch.where(spectrum[:, 0].abs() > rounding, spectrum[:, 0], 0)
+    most = smallest.argsort()[:DESCENTS]
+    eigenvalue = float(smallest[most[0]])
 
     # Segments: between points of one label, long, and short from each of them; along eigenvectors.
     every, partner = found.points.flatten(0, 1), land.partners.repeat(len(found.scales), 1)
@@ -243,7 +254,7 @@ def convex(subject: Subject, trials: int) -> Finding:
         )
     return Finding(
         "refuted",
-        f"{value[i]:.4g} in the middle of a segment, {chord[i]:.4g} on its chord; "
+        f"{value[i]:.6g} in the middle of a segment, {chord[i]:.6g} on its chord; "
         f"smallest eigenvalue found {eigenvalue:.2g}",
         trials,
         eigenvalue,
@@ -288,8 +299,11 @@ def jump(found: Rays, function: Callable[[Tensor, Tensor], Tensor]) -> Jump | No
     """
     land = found.land
     near = [i for i, scale in enumerate(found.scales) if 0.1 <= scale <= 10]
-    left, label = found.points[near].flatten(0, 1), found.labels[near].flatten()
-    right = land.partners.repeat(len(near), 1)
+    left, label = found.points[near].flatten(0, 1).repeat(2, 1), found.labels[near].repeat(2, 1)
+    label = label.flatten()
+    right = land.partners.repeat(2 * len(near), 1)
+    # Long segments meet more kinks, on short ones less changes besides.
+    right[len(right) // 2 :].lerp_(left[len(right) // 2 :], 0.9)
     at_left, at_right = function(left, label), function(right, label)
     sizes = []
     for _ in range(3):
@@ -324,7 +338,7 @@ def lipschitz(subject: Subject, trials: int) -> Finding:
     if leap := jump(found, found.land.height):
         return _jumps(found, leap, "the value", trials)
     flat = found.points.flatten(0, 1), found.labels.flatten()
-    norm: Size = lambda x, y: found.land.slope(x, y).norm(dim=1)  # noqa: E731
+    norm: Size = lambda x, y: lengths(found.land.slope(x, y))  # noqa: E731
     return _growth(found, *flat, found.slopes.flatten(), norm, "norm of the gradient", trials)
 
 
@@ -341,7 +355,7 @@ def smooth(subject: Subject, trials: int) -> Finding:
     if leap := jump(found, found.land.slope):
         return _jumps(found, leap, "the gradient", trials)
     points, labels, spectrum, _ = curvatures(found, low=SCALES[0], high=SCALES[-1])
-    size: Size = lambda x, y: found.land.hessian(x, y).norm(dim=(1, 2))  # noqa: E731
+    size: Size = lambda x, y: lengths(found.land.hessian(x, y).flatten(1))  # noqa: E731
     return _growth(found, points, labels, spectrum.abs().amax(1), size, "curvature", trials)
 
 
