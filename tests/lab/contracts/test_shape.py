@@ -170,6 +170,19 @@ def test_distances_stay_distances() -> None:
     assert min(lowest["point: distances"]) >= 0
 
 
+def test_an_infimum_at_the_end_of_the_inputs() -> None:
+    """The distance to the label: least at 0, and no loss of what is below."""
+
+    def nearest(distances: Tensor, target: Tensor) -> Tensor:
+        if bool((distances < 0).any()):
+            raise ValueError("distances must not be negative")
+        return distances.gather(1, target.unsqueeze(1)).squeeze(1)
+
+    found = examine(nearest, "bounded below", "distances, target")
+    assert found.value == pytest.approx(0, abs=1e-9)
+    assert min(found.evidence["point: distances"]) >= 0
+
+
 def test_points_stay_in_the_ball() -> None:
     """pairwise_confusion_loss has curvature -0.1: its points are shorter than the root of 10."""
     for name in ("bounded above", "convex", "Lipschitz"):
