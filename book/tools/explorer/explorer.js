@@ -462,7 +462,7 @@ function measures(side, i) {
 const COLUMNS = {
   clean: ["clean accuracy", percent],
   rare: ["rarest class found", percent],
-  learned: ["flipped labels reproduced", percent],
+  learned: ["flipped labels learned", percent],
   views: ["views of one example", (x) => signed(x.toFixed(3))],
   twins: ["examples of one thing", (x) => signed(x.toFixed(3))],
   others: ["different things", (x) => signed(x.toFixed(3))],
