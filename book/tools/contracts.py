@@ -212,11 +212,11 @@ def pages() -> dict[str, str]:
 EXAMPLE = """import torch
 from lossbook.lab.contracts import contract
 
-def savage_loss(logits, target):
+def squared_miss(logits, target):
     wrong = 1 - torch.softmax(logits, 1).gather(1, target[:, None]).squeeze(1)
     return wrong.square()
 
-contract(savage_loss, kind="logits, target")"""
+contract(squared_miss, kind="logits, target")"""
 
 
 def matrix_page(contracts: list[Contract]) -> str:
