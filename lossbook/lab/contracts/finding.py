@@ -40,7 +40,7 @@ class Finding:
 
     @property
     def short(self) -> str:
-        """The verdict in the words of its trials: *not refuted in 200 trials*."""
+        """The verdict in the words of its trials, such as *not refuted in 200 trials*."""
         return (
             f"{self.verdict} in {self.trials} trials"
             if self.verdict == "not refuted"

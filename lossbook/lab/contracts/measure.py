@@ -11,7 +11,7 @@ from lossbook.lab.contracts import classes, embeddings, numerics, shape
 from lossbook.lab.contracts.finding import Contract, Finding
 from lossbook.lab.contracts.kinds import KINDS, Subject, kind_of
 
-#: What is examined, in groups: for each property the function that looks for it. The first line of its
+#: What is examined, in groups, with the function that looks for each property. The first line of its
 #: docstring defines the property.
 GROUPS: dict[str, dict[str, Callable[[Subject, int], Finding]]] = {
     "shape": shape.PROPERTIES,
@@ -46,7 +46,7 @@ def contract(
         **settings: hyperparameters, passed on to the loss.
 
     Returns:
-        The contract. It prints as a table, shows itself as a card, and holds the evidence:
+        The contract. It prints as a table, shows itself as a card, and holds the evidence, as in
         ``contract(...)["convex"].evidence``.
 
     Raises:
