@@ -213,6 +213,19 @@ def test_a_shift_that_leaves_the_truth_is_granted() -> None:
     assert [finding.verdict for finding in found.findings.values()] == ["not refuted"] * 2
 
 
+def test_a_shift_that_does_not_leave_the_truth_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logistic loss for each class, of logits that are 1 too high: read as sigmoids, improper."""
+
+    def lifted(logits: Tensor, target: Tensor) -> Tensor:
+        labels = torch.nn.functional.one_hot(target, logits.shape[1]).to(logits)
+        bce = torch.nn.functional.binary_cross_entropy_with_logits
+        return bce(logits - 1, labels, reduction="none").sum(1)
+
+    monkeypatch.setitem(classes.LINKS, "lifted", lambda x, **_: x.sigmoid())
+    found = contract(lifted, kind="logits, target", trials=20, properties=["proper"])["proper"]
+    assert found.verdict == "refuted"
+
+
 def test_a_constant_loss_is_proper_but_not_strictly() -> None:
     found = contract(
         lambda logits, target: 0 * logits.sum(1),
