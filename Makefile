@@ -5,6 +5,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 BENCH ?=
+DIR ?=
 BIN := .venv/bin
 TOOLS := book/tools
 CONSTRAINTS := $(wildcard $(TOOLS)/constraints-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt)
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two notebooks run side by side, so each keeps to one core.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test test-unit test-notebooks test-book lint types bench lab clean
+.PHONY: book assignments grade test test-unit test-notebooks test-book test-assignments lint types bench lab clean
 
 book: .venv/.ready
 	python $(TOOLS)/vendor.py
@@ -25,7 +26,15 @@ book: .venv/.ready
 	jupyter-book build . --all -W -n --keep-going -q
 	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
 
-test: book lint types test-unit test-notebooks test-book
+# The student copies of the assignments, and their solutions, into _build/assignments.
+assignments: .venv/.ready
+	python $(TOOLS)/assignments.py
+
+# Grade DIR, which holds <student>/<assignment>.ipynb.
+grade: .venv/.ready
+	python $(TOOLS)/grading.py $(DIR)
+
+test: book lint types test-unit test-notebooks test-book test-assignments
 
 test-unit: .venv/.ready
 	pytest --doctest-modules lossbook tests --ignore tests/book -n 2 -q
@@ -34,7 +43,11 @@ test-notebooks: .venv/.ready
 	pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -n 2 --dist loadfile -q chapters
 
 test-book: .venv/.ready
-	pytest tests/book -n 2 -q
+	pytest tests/book --ignore tests/book/test_assignments.py -n 2 -q
+
+# The graders use both cores themselves.
+test-assignments: .venv/.ready
+	pytest tests/book/test_assignments.py -q
 
 lint: .venv/.ready
 	ruff check .

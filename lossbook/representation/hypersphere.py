@@ -1117,7 +1117,7 @@ def _ball(x: Tensor, name: str, c: float) -> Tensor:
     if is_concrete(points) and not bool((c * points.square().sum(-1) < 1).all()):
         raise ValueError(
             f"{name} must lie inside the ball c ||x||^2 < 1, got c ||x||^2 up to "
-            f"{float((c * points.square().sum(-1)).max()):.6g}: see project_to_ball"
+            f"{float((c * points.detach().square().sum(-1)).max()):.6g}: see project_to_ball"
         )
     return points
 

@@ -26,7 +26,7 @@ __all__ = [
 
 def _check_cost(cost: float, alpha: float) -> None:
     require(0 < cost < 1, "cost", cost, "in (0, 1)")
-    require(alpha > 0, "alpha", alpha, "positive")
+    require(0 < alpha <= 1400, "alpha", alpha, "positive, at most 1400 lest e^(alpha/2) overflow")
 
 
 def rejection_cost(rejector: Tensor, target: Tensor, *, cost: float = 0.05) -> Tensor:

@@ -12,7 +12,7 @@ the search for minima, are one batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -85,9 +85,15 @@ LINKS: dict[str, Callable[..., Tensor]] = {
 
 
 def _link_name(subject: Subject) -> str:
-    if subject.name in LINKS:
-        return "the loss's own"
-    return "sigmoid" if subject.kind_name == "scores, target" else "softmax"
+    if subject.link is not None or subject.name in LINKS:
+        return "its own link"
+    return "the sigmoid" if subject.kind_name == "scores, target" else "the softmax"
+
+
+def _link(subject: Subject, usual: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    if subject.link is not None:
+        return lambda x, **_: cast(Callable[[Tensor], Tensor], subject.link)(x)
+    return LINKS.get(subject.name, usual)
 
 
 # --- Scores of classes ------------------------------------------------------------------------
@@ -133,7 +139,7 @@ def table_of(subject: Subject, classes: int) -> Callable[..., Tensor]:
 def game_of(subject: Subject) -> Game:
     settings = {**subject.extra(torch.zeros(1, CLASSES)), **subject.settings}
     if subject.kind_name == "scores, target":
-        own = LINKS.get(subject.name, lambda f, **_: f.sigmoid())
+        own = _link(subject, lambda f, **_: f.sigmoid())
 
         def link(z: Tensor) -> Tensor:
             p = own(z[:, 1] - z[:, 0], **settings)
@@ -145,7 +151,7 @@ def game_of(subject: Subject) -> Game:
         inputs = lambda z: (-z).exp()  # noqa: E731
     elif subject.name == "spherical_softmax_loss":
         inputs = torch.exp
-    map_to = LINKS.get(subject.name, _softmax)
+    map_to = _link(subject, _softmax)
     return Game(
         CLASSES, inputs, table_of(subject, CLASSES), lambda z: map_to(inputs(z), **settings)
     )
@@ -315,7 +321,8 @@ def symmetric(subject: Subject, trials: int) -> Finding:
 def proper(subject: Subject, trials: int) -> Finding:
     """The truth is a best forecast: logits read as q minimize the expected loss under q.
 
-    The link is the softmax (the sigmoid for one score) unless the loss has its own, in `LINKS`.
+    The link is the softmax (the sigmoid for one score) unless the loss has its own, in `LINKS`, or one is
+    given.
     Refuted by a q and logits whose risk is below that of the truth's, at any shift of these that
     leaves them the truth. The value is the largest total variation between q and what the link
     reads in the best logits found.
@@ -333,7 +340,8 @@ def proper(subject: Subject, trials: int) -> Finding:
         forecast = found.game.link(found.best[i : i + 1])[0]
         return Finding(
             "refuted",
-            f"the best forecast found is off by up to {largest:.2g}; it gains up to {gain[i]:.2g}",
+            f"read by {_link_name(subject)}, the best forecast found is off by up to {largest:.2g}; "
+            f"it gains up to {gain[i]:.2g}",
             trials,
             largest,
             {
@@ -344,7 +352,8 @@ def proper(subject: Subject, trials: int) -> Finding:
         )
     return Finding(
         "not refuted",
-        f"nothing found below the risk of the truth; the minimizers are off by up to {largest:.1g}",
+        f"read by {_link_name(subject)}, nothing found is below the risk of the truth; "
+        f"the minimizers are off by up to {largest:.1g}",
         trials,
         largest,
         {**evidence, "closest call": float((found.honest - found.least).max())},

@@ -274,6 +274,7 @@ class Subject:
     loss: Callable[..., Tensor]
     kind_name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    link: Callable[[Tensor], Tensor] | None = None
 
     @property
     def kind(self) -> Kind:

@@ -28,6 +28,7 @@ def contract(
     name: str | None = None,
     trials: int = 200,
     properties: Sequence[str] | None = None,
+    link: Callable[[Tensor], Tensor] | None = None,
     **settings: Any,
 ) -> Contract:
     """Measure the mathematical properties of a loss.
@@ -43,6 +44,8 @@ def contract(
         name: what to call it; by default the name of the function.
         trials: how many points to try for each property, at least 1.
         properties: the properties to examine; by default all that `GROUPS` lists.
+        link: how the inputs are read as probabilities, (M, C) to (M, C), or of one score (M,) to the chance
+            of class 1; by default the softmax, the sigmoid, or the one that a loss of the package has.
         **settings: hyperparameters, passed on to the loss.
 
     Returns:
@@ -65,7 +68,7 @@ def contract(
     chosen = list(examiners) if properties is None else list(properties)
     if unknown := set(chosen) - set(examiners):
         raise ValueError(f"properties must be among {', '.join(examiners)}, got {sorted(unknown)}")
-    subject = Subject(name or str(getattr(loss, "__name__", "loss")), loss, kind, settings)
+    subject = Subject(name or str(getattr(loss, "__name__", "loss")), loss, kind, settings, link)
     findings = {}
     for each in chosen:
         try:

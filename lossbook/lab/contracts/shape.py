@@ -123,7 +123,10 @@ def runs_off(found: Rays, values: Tensor, size: Size) -> tuple[int, bool] | None
 
 
 def edge(found: Rays) -> str:
-    """What to add where inputs end, as in a ball: values may run off towards the edge."""
+    """What to add where inputs end, as in a ball: values may run off towards the edge.
+
+    Then a bound is no promise, only what was measured inside.
+    """
     return "" if found.scales[-1] == SCALES[-1] else "; the edge of the inputs was not tried"
 
 
@@ -200,7 +203,7 @@ def _bounded(subject: Subject, trials: int, sign: int) -> Finding:
     value = value if abs(value) > SMALL else 0.0
     name = "infimum" if sign > 0 else "supremum"
     return Finding(
-        "not refuted",
+        "measured" if edge(found) else "not refuted",
         f"{name} found {value:.4g}{edge(found)}",
         trials,
         value,
@@ -396,7 +399,7 @@ def _growth(
     largest = 0.0 if i is None else float(sizes[i])
     at = {} if i is None else place(found.land, points[i], labels[i])
     return Finding(
-        "not refuted",
+        "measured" if edge(found) else "not refuted",
         f"largest {what} found {largest:.4g}{edge(found)}",
         trials,
         largest,

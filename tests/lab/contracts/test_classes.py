@@ -68,7 +68,14 @@ LEAST: list[tuple[str, dict[str, Any], Callable[[Tensor], Tensor]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "least"), LEAST, ids=lambda x: str(x)[:30])
+def titled(name: str, settings: dict[str, Any]) -> str:
+    words = [f"{key}={getattr(value, '__name__', value)}" for key, value in settings.items()]
+    return "-".join([name, *words])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "least"), LEAST, ids=[titled(*row[:2]) for row in LEAST]
+)
 def test_least_risk(name: str, settings: dict[str, Any], least: Callable[[Tensor], Tensor]) -> None:
     found = minima(subject_of(name, *settings.items()), FEW)
     torch.testing.assert_close(found.least, least(found.q), rtol=0, atol=3e-5)
@@ -199,7 +206,7 @@ def test_risks_in_the_evidence_against_propriety() -> None:
         if logits == "logits of the truth":
             assert p == pytest.approx(evidence["q"])
     assert evidence["risk of those"] < evidence["their risk"] - 1e-3
-    assert evidence["link"] == "softmax"
+    assert evidence["link"] == "the softmax"
 
 
 def test_a_shift_that_leaves_the_truth_is_granted() -> None:
@@ -237,16 +244,23 @@ def test_a_constant_loss_is_proper_but_not_strictly() -> None:
     assert found["calibrated"].verdict == "refuted"
 
 
-def test_a_link_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_of_ones_own() -> None:
     def cooled(logits: Tensor, target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(logits / 3, target)
 
-    def verdict() -> str:
-        return contract(cooled, kind="logits, target", properties=["proper"])["proper"].verdict
+    def halved(scores: Tensor, target: Tensor) -> Tensor:
+        signs = 2 * target - 1
+        return torch.nn.functional.softplus(-signs * scores / 2)
 
-    assert verdict() == "refuted"
-    monkeypatch.setitem(classes.LINKS, "cooled", lambda x, **_: (x / 3).softmax(1))
-    assert verdict() == "not refuted"
+    def verdict(loss: Callable[..., Tensor], kind: str, **link: Any) -> str:
+        found = contract(loss, kind=kind, properties=["proper"], **link)["proper"]
+        assert ("its own link" in found.text) == bool(link)
+        return found.verdict
+
+    assert verdict(cooled, "logits, target") == "refuted"
+    assert verdict(cooled, "logits, target", link=lambda x: (x / 3).softmax(1)) == "not refuted"
+    assert verdict(halved, "scores, target") == "refuted"
+    assert verdict(halved, "scores, target", link=lambda f: (f / 2).sigmoid()) == "not refuted"
 
 
 # --- Decisions --------------------------------------------------------------------------------

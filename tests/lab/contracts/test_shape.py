@@ -203,7 +203,8 @@ def test_every_kind_is_examined(name: str) -> None:
     subject = Subject(name, LOSSES[name], kind_of(LOSSES[name]))
     for function in PROPERTIES.values():
         finding = function(subject, 2)
-        assert finding.verdict in ("refuted", "not refuted")
+        untried = "the edge of the inputs was not tried" in finding.text
+        assert finding.verdict in ("refuted", "measured" if untried else "not refuted")
         assert finding.trials == 2
         assert "nan" not in json.dumps(finding.evidence, allow_nan=True).lower()
 

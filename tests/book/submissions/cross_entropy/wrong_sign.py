@@ -1,0 +1,8 @@
+# loses: tempered-value tempered-elsewhere tempered-extremes
+# says: the sign is wrong: a surprise is not negative
+# %% tempered
+def tempered_cross_entropy(logits, target, offset, temperature):
+    scores = logits / temperature + offset
+    highest = scores.max(dim=1, keepdim=True).values
+    log_sum = highest[:, 0] + (scores - highest).exp().sum(dim=1).log()
+    return (scores[torch.arange(len(target)), target] - log_sum).mean()
