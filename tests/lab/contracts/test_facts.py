@@ -48,7 +48,7 @@ def measured(subject: str) -> Contract:
         for key, value in alike[0].settings.items()
     }
     properties = [fact.property for fact in alike]
-    return contract(LOSSES[alike[0].loss], properties=properties, **settings)
+    return contract(LOSSES[alike[0].loss], trials=80, properties=properties, **settings)
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=name_of)
