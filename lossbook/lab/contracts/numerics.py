@@ -267,7 +267,11 @@ def range_in(dtype: torch.dtype) -> Callable[[Subject, int], Finding]:
             verdict, evidence = "refuted", evidence | (refuting[0].point or {})
         else:
             verdict = "not refuted" if upward.fine else "not applicable"
-        text = text or f"all is well from 0 to {upward.fine:g}"
+        if not text:
+            text = f"all is well from 0 to {upward.fine:g}"
+        elif not refuting and upward.fine:
+            lowest = downward.fine if downward.fault else 10.0 ** -(len(powers) - 1)
+            text = f"all is well from {lowest or 1:g} to {upward.fine:g}; {text}"
         tried = sum(each.tried for each in probes)
         return Finding(verdict, text, tried, upward.fine, evidence)
 
