@@ -8,6 +8,7 @@
 * ``{item} part=classification year=2019`` holds Markdown in a block with these data attributes, for filters.
 * ``{filters} .card`` with menus in YAML puts the search field and the menus for such blocks on a page.
 * ``{contract}`focal_loss: proper` `` says what came of a property of a loss and links to the evidence.
+* ``{assignments}`` lists the course's assignments.
 * ``{chapters} part`` lists a part's chapters, written and planned; without a part, all seven parts.
 * A function's entry in the reference ends with the papers that it implements something of, a loss's with its
   contract.
@@ -15,6 +16,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import shutil
 import tomllib
@@ -253,6 +256,29 @@ class Filters(SphinxDirective):
         return [nodes.raw("", filters.controls(self.arguments[0], menus), format="html")]
 
 
+class Assignments(SphinxDirective):
+    """The course's assignments: what they are about, how long they take, what they are worth."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = ["| assignment | tasks | minutes | points |", "|---|---|--:|--:|"]
+        for file in sorted((ROOT / "book" / "assignments" / "source").glob("*/*.ipynb")):
+            self.env.note_dependency(str(file))
+            cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+            words = "\n".join(
+                "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+            )
+            title = re.search(r"^# (.+)$", words, re.MULTILINE)
+            tasks = re.findall(r"^## Task \d+ · (.+) \((★+), (\d+) minutes\)$", words, re.MULTILINE)
+            points = sum(cell["metadata"]["nbgrader"].get("points", 0) for cell in cells)
+            minutes = sum(int(number) for _, _, number in tasks)
+            described = "; ".join(f"{name} {stars}" for name, stars, _ in tasks)
+            name = f"*{title[1] if title else file.stem}* (`{file.stem}`)"
+            lines.append(f"| {name} | {described} | {minutes} | {points:g} |")
+        holder = nodes.container(classes=["lossbook-assignments"])
+        self.state.nested_parse(StringList(lines, self.env.docname), 0, holder)
+        return [holder]
+
+
 class AuthorYearLabels(BaseLabelStyle):
     """Bibliography labels as the text cites: Leng et al., 2022; a letter where two would be alike."""
 
@@ -290,6 +316,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("colab", Colab)
     app.add_directive("papers", Papers)
     app.add_directive("chapters", Chapters)
+    app.add_directive("assignments", Assignments)
     app.add_node(item, html=(open_item, close_item))
     app.add_directive("item", Item)
     app.add_directive("filters", Filters)

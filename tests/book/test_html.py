@@ -268,6 +268,13 @@ def test_a_verdict_leads_to_its_measurements(site: Path, pages: list[Path]) -> N
         assert page.endswith("book/claims.html") and link.get_text() == verdict
 
 
+def test_instructors_see_every_assignment(site: Path) -> None:
+    rows = read(site / "book" / "instructors.html").select(".lossbook-assignments tbody tr")
+    names = {file.stem for file in (ROOT / "book" / "assignments" / "source").glob("*/*.ipynb")}
+    assert names and {row.select_one("td code").get_text() for row in rows} == names
+    assert all(60 <= int(row.select("td")[2].get_text()) <= 120 for row in rows)
+
+
 def test_citations_say_author_and_year(pages: list[Path]) -> None:
     citations = [
         citation.get_text()
