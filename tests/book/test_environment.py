@@ -45,7 +45,9 @@ def conda() -> tuple[list[str], list[str]]:
 
 
 def test_the_test_extra_asks_for_everything_but_the_oracles() -> None:
-    named = {str(Requirement(r)) for extra in ("lab", "book", "course", "test") for r in EXTRAS[extra]}
+    named = {
+        str(Requirement(r)) for extra in ("lab", "book", "course", "test") for r in EXTRAS[extra]
+    }
     own = {r for r in named if Requirement(r).name == PROJECT["name"]}
     assert asked("test") == named - own | set(PROJECT["dependencies"])
     assert set(EXTRAS) == {"lab", "book", "course", "test", "oracles"}
