@@ -74,8 +74,8 @@ class Once(Doubled):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_property_of_every_kind(kind: str) -> None:
     for name, examine in PROPERTIES.items():
-        if name == "compiles":
-            continue  # dear, and tests/test_contracts.py does it for every loss
+        if name in ("compiles", "memory in examples", "range in bfloat16"):
+            continue  # these take longest, and are tested elsewhere
         loss = FIRST_OF_KIND[kind]
         finding = examine(Subject(loss, LOSSES[loss], kind), 5)
         assert finding.text
