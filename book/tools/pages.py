@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import atlas
@@ -17,3 +18,5 @@ if __name__ == "__main__":
         for path, text in module.pages().items():
             (BOOK / path).parent.mkdir(exist_ok=True)
             (BOOK / path).write_text(text, encoding="utf-8")
+    # A notebook that runs again, as a test, writes its numbers over those that the pages were made from.
+    shutil.copytree(ledger.LEDGER, ledger.LEDGER.with_name("book"), dirs_exist_ok=True)

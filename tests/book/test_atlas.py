@@ -147,8 +147,8 @@ def test_a_measured_claim_leads_to_its_section_and_to_its_numbers(
 
 
 def recorded(key: str) -> claims.Claim:
-    """What the last run recorded."""
-    run = json.loads((ROOT / "_build" / "claims" / "small" / f"{key}.json").read_text())
+    """What was recorded by the run that the pages were made from."""
+    run = json.loads((ROOT / "_build" / "claims" / "book" / f"{key}.json").read_text())
     evidence = {name: claims.Evidence(**item) for name, item in run.pop("evidence").items()}
     return claims.Claim(**run, evidence=evidence)
 
