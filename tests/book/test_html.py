@@ -110,6 +110,8 @@ def broken(page: Path, soup: BeautifulSoup) -> Iterable[str]:
         target = (page.parent / unquote(url.path)).resolve() if url.path else page
         if not target.is_file():
             yield f"{link}: no such file"
+        elif "=" in url.fragment and "lossbook-explorer" in anchors(target):
+            continue  # a setting of the explorer, whose own test opens it
         elif url.fragment and unquote(url.fragment) not in anchors(target):
             yield f"{link}: no such anchor"
 
