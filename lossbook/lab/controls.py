@@ -6,6 +6,7 @@ import base64
 import html
 import inspect
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,9 +83,19 @@ def element(name: str, control: Control) -> str:
 
 
 def show_widgets(
-    controls: Mapping[str, Control], picture: Callable[[Settings], Figure], alt: str
+    controls: Mapping[str, Control],
+    picture: Callable[[Settings], Figure],
+    alt: str,
+    while_dragged: bool = True,
 ) -> None:
-    """Display the controls as ipywidgets, and under them the picture, drawn afresh at every move."""
+    """Display the controls as ipywidgets, and under them the picture, drawn afresh at every move.
+
+    Args:
+        controls: the controls by name.
+        picture: draws the figure at the settings of all controls.
+        alt: what the picture shows and how it changes, in words.
+        while_dragged: whether to draw while a slider is still dragged, or only when it is let go.
+    """
     import ipywidgets as widgets
 
     boxes = {
@@ -93,9 +104,15 @@ def show_widgets(
             index=control.start,
             description=control.label,
             style={"description_width": "initial"},
+            continuous_update=while_dragged,
         )
         if not isinstance(control.stops[0], str)
-        else widgets.Dropdown(options=control.stops, index=control.start, description=control.label)
+        else widgets.Dropdown(
+            options=control.stops,
+            index=control.start,
+            description=control.label,
+            style={"description_width": "initial"},
+        )
         for name, control in controls.items()
     }
     output = widgets.Output()
@@ -109,3 +126,27 @@ def show_widgets(
         box.observe(draw, names="value")
     display(widgets.VBox([*boxes.values(), output]))
     draw()
+
+
+def play(picture: Callable[..., Figure], alt: str, **controls: Control) -> None:
+    """A picture that is made afresh, training included, whenever one of its controls is moved.
+
+    For what takes too long to be computed for every position beforehand, as an explorable figure is. A
+    slider acts when it is let go. In the rendered book (``LOSSBOOK_STATIC`` is set) there is no kernel to
+    compute with, and the picture of the starting position stands alone.
+
+    Args:
+        picture: takes the value of each control by name, and gives a matplotlib figure.
+        alt: what the picture shows and how it changes, in words.
+        **controls: `slider` or `choice` for each of the arguments of `picture`.
+
+    Raises:
+        ValueError: the controls are not the arguments of `picture`.
+    """
+    wanted = list(inspect.signature(picture).parameters)
+    if sorted(wanted) != sorted(controls):
+        raise ValueError(f"controls must be the picture's arguments {wanted}, got {list(controls)}")
+    if os.environ.get("LOSSBOOK_STATIC"):
+        plots.show(picture(**{name: c.stops[c.start] for name, c in controls.items()}), alt)
+    else:
+        show_widgets(controls, lambda settings: picture(**settings), alt, while_dragged=False)

@@ -3,7 +3,8 @@
 One object, three lives. In the rendered book it is SVG and a little JavaScript over values that torch
 computed for every position of its controls, so it works without a kernel and without a network. In
 JupyterLab and on Colab, `Explorable.live` gives the same figure as ipywidgets, computed afresh at every move,
-with the reader's own function plugged in. On paper it is a picture of its starting position.
+with the reader's own function plugged in. On paper it is a picture of its starting position. What has to be
+trained at every move is no such object; `play` gives it widgets all the same.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from lossbook.lab.controls import (
 )
 from lossbook.lab.controls import (
     choice as choice,
+)
+from lossbook.lab.controls import (
+    play as play,
 )
 from lossbook.lab.controls import (
     slider as slider,

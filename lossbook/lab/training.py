@@ -54,7 +54,8 @@ def scale() -> Literal["small", "full"]:
 def set_up(seed: int = 0) -> None:
     """Begin a chapter: seed torch, and say in one line where and at which scale it runs."""
     torch.manual_seed(seed)
-    print(f"running on {device()} at {scale()} scale")
+    gpu = f"the GPU ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "the CPU"
+    print(f"running on {gpu} at {scale()} scale")
 
 
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU) -> Callable[[], nn.Module]:

@@ -334,3 +334,42 @@ def test_live_quotes_the_controls_in_the_legend() -> None:
     assert [axes.get_title() for axes in picture.axes] == ["value", "slope"]
     assert [axes.get_ylim() for axes in picture.axes] == [(-4, 8), (-1, 12)]
     plt.close(picture)
+
+
+# --- play
+
+
+def curve_of(form: str, shift: float) -> plt.Figure:
+    picture, axes = plots.canvas()
+    axes.plot(power(X, shift, form)[0])
+    return picture
+
+
+def test_play_draws_afresh_when_a_control_is_let_go(
+    screen: tuple[list[ipywidgets.VBox], list[list[Tensor]]],
+) -> None:
+    shown, drawings = screen
+    explore.play(curve_of, figure().alt, **CONTROLS)
+    (box,) = shown
+    slider, menu, _ = box.children
+    assert not slider.continuous_update
+    slider.value = -1.0
+    menu.value = "square"
+    settings = [(1 / 3, "cube"), (-1.0, "cube"), (-1.0, "square")]
+    assert len(drawings) == len(settings)
+    for (heights,), setting in zip(drawings, settings, strict=True):
+        torch.testing.assert_close(heights, power(X, *setting)[0])
+
+
+def test_play_in_the_rendered_book_is_the_picture_it_starts_from(
+    screen: tuple[list[ipywidgets.VBox], list[list[Tensor]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, drawings = screen
+    monkeypatch.setenv("LOSSBOOK_STATIC", "1")
+    explore.play(curve_of, figure().alt, **CONTROLS)
+    assert shown == [] and len(drawings) == 1
+
+
+def test_play_wants_a_control_for_every_argument() -> None:
+    with pytest.raises(ValueError, match=r"arguments \['form', 'shift'\], got \['shift'\]"):
+        explore.play(curve_of, "alt", shift=CONTROLS["shift"])
