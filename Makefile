@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two notebooks run side by side, so each keeps to one core.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book assignments grade test test-unit test-notebooks test-book test-assignments lint types bench lab clean
+.PHONY: book colab assignments grade test test-unit test-notebooks test-book test-assignments lint types bench lab clean
 
 book: .venv/.ready
 	python $(TOOLS)/vendor.py
@@ -25,6 +25,11 @@ book: .venv/.ready
 	rm -rf _build/html
 	jupyter-book build . --all -W -n --keep-going -q
 	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
+
+# The chapters' copies for Colab in book/colab, which are committed; to be made again when a chapter changes.
+colab: .venv/.ready
+	python $(TOOLS)/execute.py
+	python $(TOOLS)/colab.py
 
 # The student copies of the assignments, and their solutions, into _build/assignments.
 assignments: .venv/.ready
@@ -39,8 +44,9 @@ test: book lint types test-unit test-notebooks test-book test-assignments
 test-unit: .venv/.ready
 	pytest --doctest-modules lossbook tests --ignore tests/book -n 2 -q
 
+# Every cell of every chapter, as its copy for Colab and with what Colab brings (nbval).
 test-notebooks: .venv/.ready
-	pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -n 2 --dist loadfile -q chapters
+	python $(TOOLS)/as_on_colab.py
 
 test-book: .venv/.ready
 	pytest tests/book --ignore tests/book/test_assignments.py -n 2 -q

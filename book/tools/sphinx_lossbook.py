@@ -48,6 +48,7 @@ from lossbook.lab import papers
 
 ROOT = Path(__file__).resolve().parents[2]
 VENDOR = ROOT / "_build" / "vendor"
+COPIES = "book/colab"  # the chapters as colab.py writes them
 
 
 def repository() -> str:
@@ -61,7 +62,7 @@ def configure(app: Sphinx, config: Config) -> None:
         **config.html_theme_options,
         "repository_url": repository(),
         "repository_branch": "main",
-        "path_to_docs": "",
+        "path_to_docs": COPIES,  # where the launch button finds a notebook
         "use_repository_button": True,
         "use_issues_button": True,
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
@@ -114,14 +115,18 @@ def name_papers(
         lines += ["", f"Papers: {'; '.join(named)}."]
 
 
+def copy_on_colab(chapter: Path) -> str:
+    """The address on Colab of a chapter's copy, which ``colab.py`` writes."""
+    address = repository().removeprefix("https://github.com/")
+    file = chapter.relative_to(ROOT)
+    return f"https://colab.research.google.com/github/{address}/blob/main/{COPIES}/{file}"
+
+
 class Colab(SphinxDirective):
-    """A badge that opens this chapter's notebook on Colab."""
+    """A badge that opens this chapter's copy on Colab."""
 
     def run(self) -> list[nodes.Node]:
-        address = repository().removeprefix("https://github.com/")
-        target = (
-            f"https://colab.research.google.com/github/{address}/blob/main/{self.env.docname}.ipynb"
-        )
+        target = copy_on_colab(ROOT / f"{self.env.docname}.ipynb")
         badge = f'<p><a class="colab-badge" href="{target}">Open in Colab</a></p>'
         return [nodes.raw("", badge, format="html")]
 

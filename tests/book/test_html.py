@@ -230,9 +230,11 @@ def test_a_chapter_opens_on_colab(page: Path, site: Path, soup: BeautifulSoup) -
     document = page.relative_to(site).with_suffix("")
     colab = "https://colab.research.google.com/github/"
     repository = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
-    notebook = f"{colab}{repository}/blob/main/{document}.ipynb"
+    copy = f"book/colab/{document}.ipynb"
     links = {link["href"] for link in soup.select(f'a[href^="{colab}"]')}
-    assert links == ({notebook} if document.parts[0] == "chapters" else set())
+    is_chapter = document.parts[0] == "chapters"
+    assert links == ({f"{colab}{repository}/blob/main/{copy}"} if is_chapter else set())
+    assert (ROOT / copy).exists() == is_chapter
     assert len(soup.select("article a.colab-badge")) == len(links)
 
 

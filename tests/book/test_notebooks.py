@@ -78,12 +78,21 @@ def clumsy(notebook: Notebook) -> Iterable[str]:
             yield f"a cell of {length} lines, more than 25: {cell.splitlines()[0]}"
     code = "\n".join(cells)
     yield from re.findall(r"\bplt\b|\bmatplotlib\.\w+|%matplotlib", code)
-    if code.count("plots.canvas(") > code.count("plots.show("):
+    if code.count("plots.canvas(") > code.count("plots.show(") + code.count("explore.play("):
         yield "a figure is drawn but not passed to plots.show"
 
 
 def test_code_comes_in_small_cells_and_figures_with_words(notebook: Notebook) -> None:
     assert_none(clumsy(notebook))
+
+
+def still(notebook: Notebook) -> Iterable[str]:
+    if not any("explore.play(" in cell for cell in sources(notebook, "code")):
+        yield "nothing is trained afresh at the move of a slider"
+
+
+def test_a_reader_s_own_loss_is_trained_at_the_move_of_a_slider(notebook: Notebook) -> None:
+    assert_none(still(notebook))
 
 
 # --- its prose
@@ -192,6 +201,11 @@ def test_another_kernel_is_seen() -> None:
 def test_clumsy_code_is_seen(code: str, fault: str) -> None:
     (found,) = clumsy(chapter(cell("1", "code"), cell("2", "code"), cell(code, "code")))
     assert fault in found
+
+
+def test_a_chapter_without_sliders_is_seen() -> None:
+    assert len(list(still(chapter()))) == 1
+    assert list(still(chapter(cell("explore.play(draw, 'A line', k=k)", "code")))) == []
 
 
 def test_long_cells_are_seen() -> None:
