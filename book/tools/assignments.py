@@ -3,7 +3,8 @@
     python book/tools/assignments.py
 
 writes `_build/assignments/<name>.ipynb` for students, without solutions and hidden checks, and
-`_build/assignments/solutions/<name>.ipynb` for instructors.
+`_build/assignments/solutions/<name>.ipynb` for instructors. On Colab both install lossbook from its
+repository, whose address is put in here.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import nbformat
 from nbgrader.apps import NbGraderAPI
+from repository import ROOT, installing_from_repository
 from traitlets.config import Config
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "book" / "assignments" / "source"
 RELEASE = ROOT / "_build" / "assignments"
 CELL_TIMEOUT = 60  # seconds
@@ -47,6 +49,11 @@ def prepare(folder: Path) -> None:
     """
     shutil.copytree(SOURCE, folder / "source", dirs_exist_ok=True)
     for name in names():
+        file = folder / "source" / name / f"{name}.ipynb"
+        notebook = nbformat.read(file, as_version=4)
+        set_up = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        set_up.source = installing_from_repository(set_up.source)
+        nbformat.write(notebook, file)
         result = course(folder).generate_assignment(name, force=True)
         if not result["success"]:
             raise RuntimeError(f"{name}: {result.get('log') or result['error']}")

@@ -25,7 +25,8 @@ from nbformat import NotebookNode
 from PIL import Image
 from pybtex.backends.markdown import Backend
 from pybtex.database import Entry, parse_file
-from sphinx_lossbook import COPIES, AuthorYear, AuthorYearLabels, copy_on_colab, repository
+from repository import installing_from_repository, repository
+from sphinx_lossbook import COPIES, AuthorYear, AuthorYearLabels, copy_on_colab
 
 from lossbook.lab import papers
 
@@ -63,18 +64,6 @@ def copy(chapter: Path) -> NotebookNode:
         notebook.cells.append(nbformat.v4.new_markdown_cell(text, id="references"))
     notebook.metadata |= {"accelerator": "GPU", "colab": {"provenance": [], "toc_visible": True}}
     return notebook
-
-
-def installing_from_repository(set_up: str) -> str:
-    """The set-up with the address that lossbook is installed from; it stands in pyproject.toml alone.
-
-    Raises:
-        ValueError: the set-up installs no ``"lossbook[lab]"``.
-    """
-    plain = '"lossbook[lab]"'
-    if plain not in set_up:
-        raise ValueError(f"the set-up does not install {plain}:\n{set_up}")
-    return set_up.replace(plain, f'"lossbook[lab] @ git+{repository()}"')
 
 
 # --- Markdown

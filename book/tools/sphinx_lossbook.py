@@ -20,7 +20,6 @@ import json
 import re
 import shlex
 import shutil
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -39,6 +38,7 @@ from pybtex.database import Entry
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
+from repository import ROOT, repository
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -46,14 +46,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from lossbook.lab import papers
 
-ROOT = Path(__file__).resolve().parents[2]
 VENDOR = ROOT / "_build" / "vendor"
 COPIES = "book/colab"  # the chapters as colab.py writes them
-
-
-def repository() -> str:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return str(project["urls"]["Repository"])
 
 
 def configure(app: Sphinx, config: Config) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -134,7 +135,11 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         with (folder / file).open(newline="") as stream:
             return list(csv.DictReader(stream))
 
-    return {"folder": folder, **{f: read(f"{f}.csv") for f in ("grades", "checks", "by_hand")}}
+    return {
+        "course": course,
+        "folder": folder,
+        **{f: read(f"{f}.csv") for f in ("grades", "checks", "by_hand")},
+    }
 
 
 def grade_of(graded: dict[str, Any], student: str, name: str) -> dict[str, str]:
@@ -174,6 +179,19 @@ def test_an_empty_submission_gets_nothing(graded: dict[str, Any], name: str) -> 
     row = grade_of(graded, "empty", name)
     assert float(row["points"]) == 0 and row["remarks"] == ""
     assert float(row["maximum"]) == float(grade_of(graded, "right", name)["maximum"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_s_copy_runs_on_colab_and_has_no_answers(
+    graded: dict[str, Any], name: str
+) -> None:
+    copy = nbformat.read(graded["course"] / "release" / name / f"{name}.ipynb", as_version=4)
+    first = next(cell.source for cell in copy.cells if cell.cell_type == "code")
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert f'%pip install -q "lossbook[lab] @ git+{address}"' in first
+    text = "\n".join(cell.source for cell in copy.cells)
+    assert not re.search(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS|MARK SCHEME)", text)
+    assert text.count("YOUR CODE HERE") >= 4
 
 
 WRONG = [(name, file) for name in NAMES for file in sorted((SUBMISSIONS / name).glob("*.py"))]
