@@ -48,8 +48,9 @@ test-unit: .venv/.ready
 test-notebooks: .venv/.ready
 	python $(TOOLS)/as_on_colab.py
 
+# Tests of the same page stay together, so that a page is opened once for all of them.
 test-book: .venv/.ready
-	pytest tests/book --ignore tests/book/test_assignments.py -n 2 -q
+	pytest tests/book --ignore tests/book/test_assignments.py -n 2 --dist worksteal -q
 
 # The graders use both cores themselves.
 test-assignments: .venv/.ready
