@@ -1,0 +1,10 @@
+# loses: split-value split-elsewhere split-large
+# says: the slope s is not held fixed
+# %% split
+def split_product(outputs, loss, w, v):
+    slope = torch.func.grad(loss)
+    z, moved = torch.func.jvp(outputs, (w,), (v,))
+    bent = torch.func.jvp(slope, (z,), (moved,))[1]
+    pull = torch.func.vjp(outputs, w)[1]
+    weighed = torch.func.grad(lambda u: (slope(outputs(u)) * outputs(u)).sum())
+    return pull(bent)[0], torch.func.jvp(weighed, (w,), (v,))[1]
