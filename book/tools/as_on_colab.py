@@ -99,7 +99,8 @@ def main(copies: list[Path]) -> int:
         )
         files = [alone(copy, folder / "notebooks") for copy in copies]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LOSSBOOK_", "PYTHON"))}
-        home = {"HOME": str(folder), "JUPYTER_PATH": str(folder / "share")}
+        # Two notebooks run side by side, so each keeps to one core.
+        home = {"HOME": str(folder), "JUPYTER_PATH": str(folder / "share"), "OMP_NUM_THREADS": "1"}
         test = [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
             *("--nbval-lax", "--nbval-kernel-name", "colab"),
