@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Callable
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -98,14 +99,14 @@ class Page:
             if directive is None:  # a listing
                 done += [line, *body, marks]
                 continue
-            while body and OPTION.match(body[0]):
-                body.pop(0)
-            done.append(self.directive(directive)(title.strip(), "\n".join(body).strip()))
+            options = list(takewhile(OPTION.match, body))
+            content = "\n".join(body[len(options) :]).strip()
+            done.append(self.directive(directive)(title.strip(), options, content))
         if plain:
             done.append(self.inline("\n".join(plain)))
         return "\n".join(done)
 
-    def directive(self, name: str) -> Callable[[str, str], str]:
+    def directive(self, name: str) -> Callable[[str, list[str], str], str]:
         known = {
             "admonition": self.admonition,
             "colab": self.card,
@@ -117,28 +118,30 @@ class Page:
             raise ValueError(f"{self.chapter}: {{{name}}} is not known in plain Markdown")
         return known[name]
 
-    def admonition(self, title: str, body: str) -> str:
+    def admonition(self, title: str, options: list[str], body: str) -> str:
         return f"### {self.inline(title)}\n\n{self.markdown(body)}\n"
 
-    def dropdown(self, title: str, body: str) -> str:
+    def dropdown(self, title: str, options: list[str], body: str) -> str:
         # Markdown stands between HTML where empty lines part them.
         summary = f"<summary>{self.inline(title)}</summary>"
         return f"\n<details>{summary}\n\n{self.markdown(body)}\n\n</details>\n"
 
-    def card(self, title: str, body: str) -> str:
+    def card(self, title: str, options: list[str], body: str) -> str:
         source = f"{repository()}/blob/main/{self.chapter.relative_to(ROOT)}"
         return (
             f"*A chapter of [lossbook]({repository()}), made from [its source]({source}). Run the cells "
             "from the top; then sliders move, and what you change counts.*"
         )
 
-    def list_table(self, title: str, body: str) -> str:
+    def list_table(self, title: str, options: list[str], body: str) -> str:
         rows = re.split(r"^\* - ", body, flags=re.MULTILINE)[1:]
         cells = [[self.cell(item) for item in re.split(r"\n  - ", row)] for row in rows]
+        if ":header-rows: 1" not in options:
+            cells.insert(0, [""] * len(cells[0]))
         caption = f"**{self.inline(title)}**\n\n" if title else ""
         return f"{caption}{table(cells)}\n"
 
-    def papers(self, title: str, body: str) -> str:
+    def papers(self, title: str, options: list[str], body: str) -> str:
         place = self.chapter.relative_to(ROOT / "chapters").with_suffix("").parts[:2]
         own = [p for p in papers.load().values() if (p.part, p.chapter) == place]
         rows = [[self.cite_in_text(p.key), self.cell(p.claim), p.verdict] for p in own]
@@ -290,9 +293,9 @@ def with_outputs(notebook: NotebookNode, executed: NotebookNode) -> NotebookNode
 def lean(output: NotebookNode) -> NotebookNode:
     data = output.get("data", {})
     if "image/png" in data:
-        output.data = NotebookNode(
-            {"image/png": smaller(data["image/png"]), "text/plain": data["text/plain"]}
-        )
+        words = data["text/plain"]
+        output.data = NotebookNode({"image/png": smaller(data["image/png"]), "text/plain": words})
+        output.metadata = NotebookNode({"image/png": {"alt": words.strip("[]")}})
     return output
 
 

@@ -118,7 +118,10 @@ def test_a_copy_has_the_outputs_of_the_last_execution(chapter: Path, copied: Not
     for run, cell in zip(runs, copies, strict=True):
         assert [kind(output) for output in cell.outputs] == [kind(o) for o in run.outputs]
         assert all("widget" not in str(output.get("data", {}).keys()) for output in cell.outputs)
-    assert sum("image/png" in o.get("data", {}) for c in copies for o in c.outputs) >= 3
+    outputs = [output for cell in copies for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 3
+    assert all(len(o.metadata["image/png"]["alt"].split()) > 5 for o in pictures)
 
 
 def kind(output: NotebookNode) -> str:
@@ -169,8 +172,10 @@ def translated() -> Any:
          "a\n\n<details><summary>Hint</summary>\n\nb c\n\n</details>\n\nd"),
         ("````{admonition} 1 · Derive\n:class: tip\nA.\n```{dropdown} Hint\nB.\n```\n````",
          "### 1 · Derive\n\nA.\n\n<details><summary>Hint</summary>\n\nB.\n\n</details>\n\n"),
-        ("```{list-table}\n:widths: 1 2\n\n* - a\n  - $|x|$\n* - b\n  - c\n    d | e\n```",
+        ("```{list-table}\n:widths: 1 2\n:header-rows: 1\n\n* - a\n  - $|x|$\n* - b\n  - c\n    d | e\n```",
          "| a | $\\vert x\\vert $ |\n|---|---|\n| b | c d \\| e |\n"),
+        ("```{list-table} Cards\n:widths: 1 2\n\n* - a\n  - b\n```",
+         "**Cards**\n\n|  |  |\n|---|---|\n| a | b |\n"),
     ],
 )  # fmt: skip
 def test_myst_becomes_plain_markdown(translated: Any, myst: str, plain: str) -> None:
