@@ -12,6 +12,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,48 @@ def head(file: Path) -> dict[str, str]:
     return dict(re.findall(r"^# (loses|says|remark): ?(.*)$", file.read_text(), re.MULTILINE))
 
 
+def cells_of(file: Path) -> dict[str, str]:
+    parts = re.split(r"^# %% ([\w-]+)\n", file.read_text(), flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def students(name: str) -> dict[str, list[Path]]:
+    """Who hands in which of an assignment's wrong answers.
+
+    A student may err in several tasks: answers that change different cells and lose different checks are
+    handed in together, for each must lose its own checks and no others. Hostile answers come alone.
+    """
+    found: list[list[Path]] = []
+    for file in sorted((SUBMISSIONS / name).glob("*.py")):
+        said = head(file)
+        alone = "remark" in said or said["loses"] == "*"
+        fits = (
+            group
+            for group in found
+            if not alone
+            and all("remark" not in head(other) for other in group)
+            and not any(cells_of(file).keys() & cells_of(other).keys() for other in group)
+            and not any(losses(file) & losses(other) for other in group)
+        )
+        group = next(fits, None)
+        if group is None:
+            found.append([file])
+        else:
+            group.append(file)
+    return {f"wrong-{number}": group for number, group in enumerate(found)}
+
+
+def losses(file: Path) -> set[str]:
+    return set(head(file)["loses"].split())
+
+
+def student_of(name: str, file: Path) -> str:
+    return next(student for student, files in students(name).items() if file in files)
+
+
 def changed(notebook: NotebookNode, file: Path) -> NotebookNode:
     """The notebook with the cells of a submission's file."""
-    parts = re.split(r"^# %% ([\w-]+)\n", file.read_text(), flags=re.MULTILINE)[1:]
-    cells = dict(zip(parts[::2], parts[1::2], strict=True))
+    cells = cells_of(file)
     for cell in notebook.cells:
         cell.source = cells.pop(grading.key(cell), cell.source)
     assert not cells, f"{file} has cells that the assignment does not: {cells}"
@@ -118,8 +157,8 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
         hand_in("right", solved(name, release))
         hand_in("empty", release)
-        for file in sorted((SUBMISSIONS / name).glob("*.py")):
-            hand_in(file.stem, changed(solved(name, release), file))
+        for student, files in students(name).items():
+            hand_in(student, reduce(changed, files, solved(name, release)))
         for student, (change, _, _) in HOSTILE.items():
             notebook = solved(name, release)
             change(notebook)
@@ -201,14 +240,16 @@ WRONG = [(name, file) for name in NAMES for file in sorted((SUBMISSIONS / name).
 def test_a_wrong_answer_loses_what_it_should_and_is_told_why(
     graded: dict[str, Any], name: str, file: Path
 ) -> None:
-    said, checks = head(file), checks_of(graded, file.stem, name)
+    student = student_of(name, file)
+    said, checks = head(file), checks_of(graded, student, name)
     automatic = {check for check, row in checks.items() if row["points"] != ""}
-    loses = automatic if said["loses"] == "*" else set(said["loses"].split())
-    assert lost(checks) == loses
+    loses = automatic if said["loses"] == "*" else losses(file)
+    others = set().union(*(losses(other) for other in students(name)[student] if other != file))
+    assert lost(checks) - others == loses
     assert all(float(checks[check]["points"]) == 0 for check in loses)
-    messages = " ".join(check["message"] for check in checks.values())
+    messages = " ".join(checks[check]["message"] for check in loses)
     assert said["says"] in messages, messages
-    row = grade_of(graded, file.stem, name)
+    row = grade_of(graded, student, name)
     assert said.get("remark", "") in row["remarks"]
     assert bool(row["remarks"]) == ("remark" in said)
     assert row["status"] == (grading.LOOK if row["remarks"] else grading.BY_HAND)
@@ -240,7 +281,7 @@ def test_every_graded_submission_has_a_feedback_page(graded: dict[str, Any], nam
         page = graded["folder"] / "feedback" / f"{row['student']}-{row['assignment']}.html"
         assert page.exists() == (row["points"] != "")
     wrong = next(file for n, file in WRONG if n == name)
-    page = graded["folder"] / "feedback" / f"{wrong.stem}-{name}.html"
+    page = graded["folder"] / "feedback" / f"{student_of(name, wrong)}-{name}.html"
     assert head(wrong)["says"] in page.read_text() and "guard_" not in page.read_text()
 
 
