@@ -259,7 +259,8 @@ class Assignments(SphinxDirective):
     """The course's assignments: what they are about, how long they take, what they are worth."""
 
     def run(self) -> list[nodes.Node]:
-        lines = ["| assignment | tasks | minutes | points |", "|---|---|--:|--:|"]
+        lines = ["```{list-table}", ":header-rows: 1", ":widths: 30 50 20", ""]
+        lines += ["* - Assignment", "  - Tasks", "  - Time and points"]
         for file in sorted((ROOT / "book" / "assignments" / "source").glob("*/*.ipynb")):
             self.env.note_dependency(str(file))
             cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
@@ -272,9 +273,13 @@ class Assignments(SphinxDirective):
             minutes = sum(int(number) for _, _, number in tasks)
             described = "; ".join(f"{name} {stars}" for name, stars, _ in tasks)
             name = f"*{title[1] if title else file.stem}* (`{file.stem}`)"
-            lines.append(f"| {name} | {described} | {minutes} | {points:g} |")
+            lines += [
+                f"* - {name}",
+                f"  - {described}",
+                f"  - {minutes} minutes, {points:g} points",
+            ]
         holder = nodes.container(classes=["lossbook-assignments"])
-        self.state.nested_parse(StringList(lines, self.env.docname), 0, holder)
+        self.state.nested_parse(StringList([*lines, "```"], self.env.docname), 0, holder)
         return [holder]
 
 
