@@ -27,20 +27,24 @@ INSTALLED = Path(__file__).with_name("colab.txt")
 NEWEST = (3, 12)  # Colab's Python; its versions have no wheels for later ones
 
 MOVE_EVERY_CONTROL = """
-import ipywidgets
-from lossbook.lab import plots
-drawn = []
-plots.show = lambda figure, alt: drawn.append(plots._png(figure))
-controls = (ipywidgets.SelectionSlider, ipywidgets.Dropdown)
-moved = [w for w in ipywidgets.Widget.widgets.values() if isinstance(w, controls)]
-for control in moved:
-    start = control.index
-    for index in (0 if start else 1, start):
-        before = len(drawn)
-        control.index = index
-        assert len(drawn) == before + 1, f"{control.description}: no picture, an error stands in its place"
-    assert drawn[-1] != drawn[-2], f"{control.description}: the picture does not change"
-assert moved, "no slider was displayed"
+def _move_every_control():  # a function, for the chapter's own names are in use
+    import ipywidgets
+    from lossbook.lab import plots
+
+    pictures = []
+    plots.show = lambda figure, alt: pictures.append(plots._png(figure))
+    kinds = (ipywidgets.SelectionSlider, ipywidgets.Dropdown)
+    controls = [w for w in ipywidgets.Widget.widgets.values() if isinstance(w, kinds)]
+    assert controls, "no slider was displayed"
+    for control in controls:
+        start = control.index
+        for index in (0 if start else 1, start):
+            before = len(pictures)
+            control.index = index
+            assert len(pictures) == before + 1, f"{control.description}: an error, no picture"
+        assert pictures[-1] != pictures[-2], f"{control.description}: the picture does not change"
+
+_move_every_control()
 """
 
 
