@@ -45,6 +45,7 @@ SUBMISSION_TIMEOUT = 600  # seconds, of the clock
 MEMORY = 12 * 2**30  # bytes of address space; torch alone reserves several GB
 PROCESSES = 2
 GUARD = "guard"
+HIDDEN = re.compile("### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS", re.DOTALL)
 
 GRADED, LOOK, BY_HAND = "graded", "needs a look", "waits for grading by hand"
 GRADES = ("student", "assignment", "points", "maximum", "status", "remarks")
@@ -170,9 +171,18 @@ def guarded(notebook: NotebookNode, name: str) -> NotebookNode:
 
 
 def grade_one(
-    file: Path, student: str, name: str, template: Path, folder: Path, timeout: int
+    file: Path,
+    student: str,
+    name: str,
+    template: Path,
+    folder: Path,
+    timeout: int,
+    by_hand: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Grade one notebook in a copy of the course, which is made in `folder`."""
+    """Grade one notebook in a copy of the course, which is made in `folder`.
+
+    The points that a person has given, by the name of the answer's cell, stand on the feedback page.
+    """
     shutil.copytree(template, folder, dirs_exist_ok=True)
     try:
         submission = nbformat.read(file, as_version=4)
@@ -195,7 +205,12 @@ def grade_one(
     executed = nbformat.read(graded, as_version=4)
     doubtful, more = inspected(executed, secret, timeout)
     executed.cells = [c for c in executed.cells if GUARD not in c.metadata.get("tags", [])]
-    nbformat.write(executed, graded)
+    nbformat.write(for_the_student(executed), graded)
+    with course.gradebook as gradebook:
+        for part in gradebook.find_submission(name, student).notebooks:
+            for grade in part.grades:
+                grade.manual_score = by_hand.get(grade.name)
+        gradebook.db.commit()
     feedback = course.generate_feedback(name, student, force=True)
     if not feedback["success"]:
         more.append("no feedback page could be made")
@@ -203,6 +218,18 @@ def grade_one(
         "remarks": [*remarks, *more],
         "checks": list(checks(course, student, name, executed, doubtful)),
     }
+
+
+def for_the_student(notebook: NotebookNode) -> NotebookNode:
+    """The executed notebook without hidden checks, and with what a check says in place of its traceback."""
+    result = nbformat.reads(nbformat.writes(notebook), as_version=4)
+    for cell in result.cells:
+        if role(cell).get("grade") and cell.cell_type == "code":
+            cell.source = HIDDEN.sub("# further checks, which are not shown", cell.source)
+            for output in cell.outputs:
+                if output.output_type == "error":
+                    output.traceback = [message(output)]
+    return result
 
 
 def inspected(notebook: NotebookNode, secret: str, timeout: int) -> tuple[set[str], list[str]]:
@@ -241,9 +268,16 @@ def checks(
                     "check": grade.name,
                     "points": None if by_hand else 0.0 if grade.name in doubtful else grade.score,
                     "maximum": grade.max_score,
-                    "message": f"{errors[0].ename}: {errors[0].evalue}" if errors else "",
+                    "message": message(errors[0]) if errors else "",
                     "answer": cell.source if cell is not None and by_hand else None,
                 }
+
+
+def message(error: NotebookNode) -> str:
+    """What a check said, in one line."""
+    if error.ename == "NotImplementedError" and not error.evalue:
+        return "no answer: the line that raises NotImplementedError is still there"
+    return f"{error.ename}: {error.evalue}"
 
 
 def limit_resources() -> None:
@@ -272,12 +306,20 @@ def without_network() -> list[str]:
 
 
 def run_one(
-    file: Path, student: str, name: str, template: Path, out: Path, timeout: int
+    file: Path,
+    student: str,
+    name: str,
+    template: Path,
+    out: Path,
+    timeout: int,
+    by_hand: Mapping[str, float],
 ) -> dict[str, Any]:
     """Grade a submission in a child process; whatever becomes of that, there is a result."""
     with tempfile.TemporaryDirectory() as temporary:
         answer = Path(temporary) / "result.json"
-        arguments = [str(x) for x in (file, student, name, template, temporary, timeout, answer)]
+        hand = json.dumps(by_hand)
+        values = (file, student, name, template, temporary, timeout, hand, answer)
+        arguments = [str(value) for value in values]
         child = subprocess.Popen(
             [*without_network(), sys.executable, __file__, "--one", *arguments],
             preexec_fn=limit_resources,
@@ -319,9 +361,7 @@ def submissions(folder: Path) -> list[tuple[Path, str, str]]:
 def grade(folder: Path, timeout: int = assignments.CELL_TIMEOUT) -> list[dict[str, Any]]:
     """Grade all submissions of a folder; gives the rows of its ``grades.csv``."""
     (folder / "feedback").mkdir(exist_ok=True)
-    by_hand = {
-        tuple(row[c] for c in HAND[:3]): row["points"] for row in _read(folder / "by_hand.csv")
-    }
+    by_hand, before = points_by_hand(folder / "by_hand.csv"), _read(folder / "by_hand.csv")
     known = assignments.names()
     with tempfile.TemporaryDirectory() as temporary:
         template = Path(temporary)
@@ -332,7 +372,10 @@ def grade(folder: Path, timeout: int = assignments.CELL_TIMEOUT) -> list[dict[st
             if one[2] not in known:
                 names = ", ".join(known)
                 return {"remarks": [f"no assignment of this name: there are {names}"], "checks": []}
-            return run_one(*one, template, folder, timeout)
+            given = {
+                task: float(p) for (*who, task), p in by_hand.items() if p and who == [*one[1:]]
+            }
+            return run_one(*one, template, folder, timeout, given)
 
         with ThreadPoolExecutor(PROCESSES) as pool:
             results = list(tqdm(pool.map(result, found), total=len(found), desc="grading"))
@@ -343,10 +386,10 @@ def grade(folder: Path, timeout: int = assignments.CELL_TIMEOUT) -> list[dict[st
         waiting = False
         for check in one["checks"]:
             if check["points"] is None:
-                given = by_hand.get((student, name, check["check"]), "")
+                given = by_hand.get((student, name, check["check"]))
                 hand.append({**whose, "task": check["check"], **check, "points": given})
-                check["points"] = min(float(given), check["maximum"]) if given else None
-                waiting = waiting or not given
+                check["points"] = given
+                waiting = waiting or given is None
             details.append({**whose, **check})
         status = LOOK if one["remarks"] else BY_HAND if waiting else GRADED
         points = sum(c["points"] or 0 for c in one["checks"]) if one["checks"] else ""
@@ -357,8 +400,32 @@ def grade(folder: Path, timeout: int = assignments.CELL_TIMEOUT) -> list[dict[st
         )
     _write(folder / "grades.csv", GRADES, grades)
     _write(folder / "checks.csv", CHECKS, details)
+    # What a person wrote is never thrown away, even if a submission is gone or could not be run this time.
+    now = {tuple(row[column] for column in HAND[:3]) for row in hand}
+    hand += [row for row in before if tuple(row[column] for column in HAND[:3]) not in now]
     _write(folder / "by_hand.csv", HAND, hand)
     return grades
+
+
+def points_by_hand(file: Path) -> dict[tuple[str, ...], float]:
+    """The points that a person has filled in, by student, assignment and task; at most the maximum.
+
+    Raises:
+        ValueError: points are no number of at least 0; the message names the row.
+    """
+    given = {}
+    for row in _read(file):
+        who = tuple(row[column] for column in HAND[:3])
+        if not row["points"]:
+            continue
+        try:
+            points = float(row["points"].replace(",", "."))
+        except ValueError:
+            points = -1
+        if not points >= 0:
+            raise ValueError(f"{file}: points of {', '.join(who)} are no number: {row['points']!r}")
+        given[who] = min(points, float(row["maximum"]))
+    return given
 
 
 def _read(file: Path) -> list[dict[str, str]]:
@@ -378,12 +445,13 @@ def _write(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="holds <student>/<assignment>.ipynb")
-    parser.add_argument("--one", nargs=7, metavar="", help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=8, metavar="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        file, student, name, template, folder, timeout, answer = options.one
+        file, student, name, template, folder, timeout, hand, answer = options.one
         loopback()
-        found = grade_one(Path(file), student, name, Path(template), Path(folder), int(timeout))
+        paths = Path(template), Path(folder)
+        found = grade_one(Path(file), student, name, *paths, int(timeout), json.loads(hand))
         Path(answer).write_text(json.dumps(found))
         return 0
     if options.folder is None or not options.folder.is_dir():

@@ -217,6 +217,7 @@ def test_the_right_answer_gets_full_marks(graded: dict[str, Any], name: str) -> 
 def test_an_empty_submission_gets_nothing(graded: dict[str, Any], name: str) -> None:
     row = grade_of(graded, "empty", name)
     assert float(row["points"]) == 0 and row["remarks"] == ""
+    assert any("no answer" in c["message"] for c in checks_of(graded, "empty", name).values())
     assert float(row["maximum"]) == float(grade_of(graded, "right", name)["maximum"])
 
 
@@ -282,7 +283,8 @@ def test_every_graded_submission_has_a_feedback_page(graded: dict[str, Any], nam
         assert page.exists() == (row["points"] != "")
     wrong = next(file for n, file in WRONG if n == name)
     page = graded["folder"] / "feedback" / f"{student_of(name, wrong)}-{name}.html"
-    assert head(wrong)["says"] in page.read_text() and "guard_" not in page.read_text()
+    assert head(wrong)["says"] in page.read_text()
+    assert not re.search("guard_|HIDDEN TESTS", page.read_text())
 
 
 def test_points_by_hand_are_added_and_kept(graded: dict[str, Any], tmp_path: Path) -> None:
@@ -294,12 +296,38 @@ def test_points_by_hand_are_added_and_kept(graded: dict[str, Any], tmp_path: Pat
     own = [r for r in graded["by_hand"] if (r["student"], r["assignment"]) == ("right", name)]
     assert all(row["answer"] and not row["points"] for row in own)
     own[0]["points"] = own[0]["maximum"]
-    grading._write(tmp_path / "by_hand.csv", grading.HAND, own)
+    gone = own[0] | {"student": "gone"}
+    grading._write(tmp_path / "by_hand.csv", grading.HAND, [*own, gone])
     (row,) = grading.grade(tmp_path, TIMEOUT)
+    assert grading._read(tmp_path / "by_hand.csv")[-1] == gone
     before = float(grade_of(graded, "right", name)["points"])
     assert float(row["points"]) == before + float(own[0]["maximum"])
     assert row["status"] == grading.BY_HAND
-    assert grading._read(tmp_path / "by_hand.csv")[0]["points"] == own[0]["maximum"]
+    kept = grading._read(tmp_path / "by_hand.csv")[0]["points"]
+    assert float(kept) == float(own[0]["maximum"])
+    page = (tmp_path / "feedback" / f"right-{name}.html").read_text()
+    points = f"{float(own[0]['maximum'])} / {float(own[0]['maximum'])}"
+    assert re.search(rf"Written response.{{0,40}}Score: {points}", page, re.DOTALL), page[:3000]
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"), [("", None), ("2", 2.0), ("1,5", 1.5), ("9", 3.0), ("0", 0.0)]
+)
+def test_points_by_hand_are_numbers_up_to_the_maximum(
+    tmp_path: Path, points: str, kept: float | None
+) -> None:
+    row = {"student": "ada", "assignment": "a", "task": "t", "maximum": "3.0", "points": points}
+    grading._write(tmp_path / "by_hand.csv", grading.HAND, [row])
+    found = grading.points_by_hand(tmp_path / "by_hand.csv")
+    assert found == ({} if kept is None else {("ada", "a", "t"): kept})
+
+
+@pytest.mark.parametrize("points", ["two", "-1", "nan"])
+def test_points_that_are_no_number_are_named(tmp_path: Path, points: str) -> None:
+    row = {"student": "ada", "assignment": "a", "task": "t", "maximum": "3.0", "points": points}
+    grading._write(tmp_path / "by_hand.csv", grading.HAND, [row])
+    with pytest.raises(ValueError, match=f"points of ada, a, t are no number: '{points}'"):
+        grading.points_by_hand(tmp_path / "by_hand.csv")
 
 
 # --- The assignments
