@@ -209,7 +209,7 @@ def grade_one(
     with course.gradebook as gradebook:
         for part in gradebook.find_submission(name, student).notebooks:
             for grade in part.grades:
-                grade.manual_score = by_hand.get(grade.name)
+                grade.manual_score = 0.0 if grade.name in doubtful else by_hand.get(grade.name)
         gradebook.db.commit()
     feedback = course.generate_feedback(name, student, force=True)
     if not feedback["success"]:
