@@ -108,7 +108,15 @@ def main(copies: list[Path]) -> int:
         test = [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
             *("--nbval-lax", "--nbval-kernel-name", "colab"),
-            *("--nbval-cell-timeout", str(CELL_TIMEOUT), "-n", "2", "--dist", "loadfile"),
+            *(
+                "--nbval-cell-timeout",
+                str(CELL_TIMEOUT),
+                "-n",
+                "2",
+                "--dist",
+                "loadfile",
+                "--no-loadscope-reorder",
+            ),
         ]
         return subprocess.run([*test, *map(str, files)], env=kept | home, cwd=folder).returncode
 
