@@ -5,6 +5,7 @@ Their code runs, cell by cell, in ``make test-notebooks``.
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import tomllib
@@ -149,6 +150,33 @@ def test_lossbook_asks_for_nothing_that_colab_lacks_or_has_in_another_version() 
     brought = pins() | {"torch": Version("2.10")}
     asked = map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"])
     assert [str(r) for r in asked if brought[r.name.lower()] not in r.specifier] == []
+
+
+#: By the names that they are imported by. None but ipywidgets has widgets; of others Colab would have to be
+#: told (google.colab.output.enable_custom_widget_manager).
+BROUGHT = {
+    *("IPython", "ipywidgets", "matplotlib", "numpy", "pandas", "pooch", "requests", "scipy"),
+    *("seaborn", "sklearn", "torch", "tqdm", "yaml"),
+}
+
+
+def imported(code: str) -> set[str]:
+    """The first names of the modules that code imports, where Python does not bring them."""
+    names = set()
+    for node in ast.walk(ast.parse(re.sub(r"^(\s*)%pip.*", r"\1pass", code, flags=re.M))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"lossbook"}
+
+
+def test_chapters_and_package_import_nothing_that_colab_lacks() -> None:
+    chapters = {name: "\n".join(code(read(ROOT / name))) for name in NAMES}
+    package = {str(f): f.read_text() for f in (ROOT / "lossbook").rglob("*.py")}
+    found = {name: imported(text) - BROUGHT for name, text in (chapters | package).items()}
+    assert {name: modules for name, modules in found.items() if modules} == {}
+    assert imported("import anywidget, os\nfrom a.b import c\n%pip install x") == {"anywidget", "a"}
 
 
 # --- The translation
