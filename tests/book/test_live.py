@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Locator, Page
 
 ROOT = Path(__file__).parents[2]
 START = 60  # seconds until the server answers
-RUN = 400_000  # milliseconds until a chapter has run
+RUN = 900_000  # milliseconds until a chapter has run
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 CHAPTER = (
     ROOT / "book/colab/chapters/representation/contrastive/infonce.ipynb"
