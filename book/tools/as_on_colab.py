@@ -105,20 +105,10 @@ def main(copies: list[Path]) -> int:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LOSSBOOK_", "PYTHON"))}
         # Two notebooks run side by side, so each keeps to one core.
         home = {"HOME": str(folder), "JUPYTER_PATH": str(folder / "share"), "OMP_NUM_THREADS": "1"}
-        test = [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
-            *("--nbval-lax", "--nbval-kernel-name", "colab"),
-            *(
-                "--nbval-cell-timeout",
-                str(CELL_TIMEOUT),
-                "-n",
-                "2",
-                "--dist",
-                "loadfile",
-                "--no-loadscope-reorder",
-            ),
-        ]
-        return subprocess.run([*test, *map(str, files)], env=kept | home, cwd=folder).returncode
+        test = f"-m pytest -q -c {os.devnull} -p no:cacheprovider --nbval-lax --nbval-kernel-name colab"
+        pace = f"--nbval-cell-timeout {CELL_TIMEOUT} -n 2 --dist loadfile --no-loadscope-reorder"
+        command = [sys.executable, *test.split(), *pace.split(), *map(str, files)]
+        return subprocess.run(command, env=kept | home, cwd=folder).returncode
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-r"""Copies of the chapters that read and run on Colab, which knows neither Sphinx nor this repository.
+"""Copies of the chapters that read and run on Colab, which knows neither Sphinx nor this repository.
 
     python book/tools/colab.py
 
@@ -41,7 +41,9 @@ MACROS = {
     r"\logsumexp": r"\operatorname{logsumexp}",
 }
 #: Pages that only the built book has, so that nothing can lead there.
-BUILT = {f"book/{name}.md" for name in ("atlas", "claims", "explorer", "performance")}
+BUILT = {
+    f"book/{name}.md" for name in ("atlas", "claims", "contracts/index", "explorer", "performance")
+}
 
 SHRINK = 0.6  # of pictures, which are drawn with the dots of a fine screen
 

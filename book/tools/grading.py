@@ -372,9 +372,7 @@ def grade(folder: Path, timeout: int = assignments.CELL_TIMEOUT) -> list[dict[st
             if one[2] not in known:
                 names = ", ".join(known)
                 return {"remarks": [f"no assignment of this name: there are {names}"], "checks": []}
-            given = {
-                task: float(p) for (*who, task), p in by_hand.items() if p and who == [*one[1:]]
-            }
+            given = {task: points for (*who, task), points in by_hand.items() if who == [*one[1:]]}
             return run_one(*one, template, folder, timeout, given)
 
         with ThreadPoolExecutor(PROCESSES) as pool:
